@@ -1,0 +1,131 @@
+"""The recipe: draws for every sample from its own key, applies to the batch where it lies."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from segkit.augmentation.intensity import ChannelDraws, IntensityTransform
+from segkit.augmentation.spatial import Spatial, SpatialDraw, place
+from segkit.ops.keyed_random import generator
+from segkit.types import Batch, Size
+
+_STREAM = 1
+
+
+@dataclass(frozen=True)
+class SampleParameters:
+    """All that was drawn for one sample.
+
+    Args:
+        spatial: What moves it.
+        intensity: By transform, what was drawn for each channel; only what was drawn is in it.
+    """
+
+    spatial: SpatialDraw
+    intensity: dict[str, ChannelDraws]
+
+
+class Recipe:
+    """Spatial and intensity augmentation of a batch.
+
+    Parameters are drawn on the CPU from (seed, n): the same on every device, and for a sample the same in whatever
+    batch it comes. They are applied on the batch's device, and only where they were drawn.
+
+    Args:
+        spatial: Mirror, rotation and scaling; None for none.
+        intensity: Intensity transforms by name, applied in this order; None leaves one out.
+    """
+
+    def __init__(
+        self, spatial: Spatial | None = None, intensity: Mapping[str, IntensityTransform | None] | None = None
+    ) -> None:
+        """Keep what there is to apply."""
+        self.spatial = spatial
+        self.intensity = {name: one for name, one in (intensity or {}).items() if one is not None}
+
+    def source_size(self, patch_size: Size) -> Size:
+        """The patch that the loader has to cut: larger than `patch_size` where rotation and scaling need it."""
+        return tuple(patch_size) if self.spatial is None else self.spatial.source_size(tuple(patch_size))
+
+    def draw(
+        self, rng: np.random.Generator, patch_size: Size, *, channels: int = 1, flip_axes: Sequence[int] = ()
+    ) -> SampleParameters:
+        """Draw the parameters of one sample.
+
+        Args:
+            rng: The sample's own generator.
+            patch_size: Voxels of the patch; two or three axes.
+            channels: Number of channels.
+            flip_axes: Spatial axes that may be mirrored.
+
+        Returns:
+            What to apply.
+        """
+        spatial = SpatialDraw(flips=(False,) * len(patch_size))
+        if self.spatial is not None:
+            spatial = self.spatial.draw(rng, patch_size=patch_size, flip_axes=flip_axes)
+        intensity = {}
+        for name, transform in self.intensity.items():
+            drawn = transform.draw(rng, channels=channels, patch_size=patch_size)
+            if drawn is not None:
+                intensity[name] = drawn
+        return SampleParameters(spatial=spatial, intensity=intensity)
+
+    def __call__(self, batch: Batch, *, patch_size: Size, seed: int, flip_axes: tuple[int, ...]) -> Batch:
+        """Augment a batch.
+
+        Args:
+            batch: At `source_size(patch_size)`, on any device.
+            patch_size: Voxels of the result.
+            seed: Seed of the run; with each sample's `n` the key of its parameters.
+            flip_axes: Spatial axes that may be mirrored.
+
+        Returns:
+            A new batch at `patch_size`, on the same device. Where nothing was drawn it holds the same values to the
+            bit, and outside `valid` no intensity transform changes any.
+        """
+        size, channels = tuple(patch_size), batch.image.shape[1]
+        drawn = [self.draw(generator(seed, n, _STREAM), size, channels=channels, flip_axes=flip_axes) for n in batch.n]
+        # Under autocast the matrix products of blur and low resolution would round the image to eight bits.
+        with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
+            placed = place(batch, [one.spatial for one in drawn], size)
+            image = placed.image
+            for name, transform in self.intensity.items():
+                _change_channels(image, placed.valid, transform, [one.intensity.get(name) for one in drawn])
+        return replace(placed, image=image)
+
+
+def _change_channels(
+    image: Float[Tensor, "B C *S"],
+    valid: Bool[Tensor, "B 1 *S"] | None,
+    transform: IntensityTransform,
+    drawn: Sequence[ChannelDraws | None],
+) -> None:
+    """Apply one transform to the drawn channels of `image`, in place.
+
+    On an accelerator all of them at once, since there a launch costs more than the voxels. On the CPU one after the
+    other: a channel stays in the cache, and the order of summation, so the last digit, does not depend on what else
+    is in the batch.
+    """
+    rows: list[tuple[int, int, Any]] = [
+        (b, c, one)
+        for b, sample in enumerate(drawn)
+        if sample is not None
+        for c, one in enumerate(sample)
+        if one is not None
+    ]
+    if not rows:
+        return
+    groups = [[row] for row in rows] if image.device.type == "cpu" else [rows]
+    for group in groups:
+        samples, channels = [b for b, _, _ in group], [c for _, c, _ in group]
+        images = torch.stack([image[b, c] for b, c in zip(samples, channels, strict=True)])[:, None]
+        inside = None if valid is None else torch.stack([valid[b] for b in samples])
+        changed = transform.apply(images, inside, [one for _, _, one in group])
+        for (b, c, _), one in zip(group, changed[:, 0], strict=True):
+            image[b, c] = one

@@ -1,0 +1,243 @@
+"""Mirror, rotation and scaling: what moves voxels, with every field of the batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from math import cos, radians, sin
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from segkit.augmentation.parameters import check_probability, check_range, thin_axis, uniform
+from segkit.augmentation.warp import centre_crop, fold, make_sampling, sample_linear, sample_nearest, unfold
+from segkit.errors import DataError
+from segkit.types import Batch, Size, Target
+
+_ELONGATED = 1.5
+_FIELDS = tuple(f.name for f in fields(Target) if f.name not in ("labels_present", "spacing"))
+"""Fields of the target that have voxels."""
+
+
+@dataclass(frozen=True)
+class SpatialDraw:
+    """What moves one sample.
+
+    Args:
+        flips: Whether each spatial axis is mirrored.
+        angles: Degrees about each axis (3D) or in the plane (one number); None where the sample is not rotated.
+        scale: Source voxels a patch voxel; above 1 the object becomes smaller. None where it is not scaled.
+    """
+
+    flips: tuple[bool, ...]
+    angles: tuple[float, ...] | None = None
+    scale: float | None = None
+
+    @property
+    def resampled(self) -> bool:
+        """Whether voxels fall between voxels, so that values have to be interpolated."""
+        return self.angles is not None or self.scale is not None
+
+
+def rotation_limit(patch_size: Size) -> float:
+    """Largest rotation in degrees, by nnU-Net's rule.
+
+    2D: 180, but 15 for patches whose longer side is over 1.5 times the shorter, since turning those leaves the image.
+    3D: 30 about each axis; 180 within the slices of an anisotropic patch.
+    """
+    if len(patch_size) == 2:
+        return 15.0 if max(patch_size) / min(patch_size) > _ELONGATED else 180.0
+    return 30.0 if thin_axis(patch_size) is None else 180.0
+
+
+def source_size(patch_size: Size, *, limit: float, scale: float) -> Size:
+    """The patch to cut so that a turned and scaled one is mostly filled.
+
+    Each axis is enlarged to what the patch's diagonal in a plane reaches after a turn by `limit` (at most 90) degrees,
+    p_i cos + p_j sin for the worst j, then by 1 / scale. An axis across thick slices keeps its size. What a larger
+    turn or scale asks for beyond is filled as outside, as in nnU-Net.
+
+    Args:
+        patch_size: Voxels of the patch.
+        limit: Largest rotation in degrees.
+        scale: Shrink factor of the patch in its source, in (0, 1].
+    """
+    thin, angle = thin_axis(patch_size), radians(min(limit, 90.0))
+    enlarged = []
+    for axis, size in enumerate(patch_size):
+        others = [p for k, p in enumerate(patch_size) if k not in (axis, thin)]
+        reach = max(size, *(size * cos(angle) + other * sin(angle) for other in others))
+        # The epsilon keeps a size that is whole up to rounding from losing a voxel.
+        enlarged.append(size if axis == thin else int(reach / scale + 1e-6))
+    return tuple(enlarged)
+
+
+def rotation_matrix(angles: Sequence[float]) -> Float[np.ndarray, "d d"]:
+    """Rotation by one angle in the plane (axis 0 towards axis 1), or by three about the axes 0, 1, 2 in turn.
+
+    Args:
+        angles: Degrees.
+
+    Returns:
+        (2, 2) or (3, 3) acting on coordinates in the order of the tensor's axes.
+    """
+    if len(angles) == 1:
+        c, s = cos(radians(angles[0])), sin(radians(angles[0]))
+        return np.array([[c, -s], [s, c]])
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn[np.ix_((first, second), (first, second))] = rotation_matrix((angle,))
+        matrix = turn @ matrix
+    return matrix
+
+
+def source_matrix(draw: SpatialDraw, dimensions: int) -> Float[np.ndarray, "d d"]:
+    """Offsets in the patch to offsets in the source: rotation times scale, within the axes that are turned."""
+    matrix = np.eye(dimensions) if draw.angles is None else rotation_matrix(draw.angles)
+    return matrix * (1.0 if draw.scale is None else draw.scale)
+
+
+def place(batch: Batch, draws: Sequence[SpatialDraw], patch_size: Size) -> Batch:
+    """Move every field of the batch to the patch: crop, resample what was drawn, mirror.
+
+    Samples that are neither rotated nor scaled are cropped from the middle, exactly; the others are resampled in one
+    go, about the same middle, then mirrored. Image linear, all else nearest. Outside the source: image 0, label 0
+    (background), ids 0, weight 0, valid False.
+
+    Args:
+        batch: At the source size.
+        draws: What moves each sample.
+        patch_size: Voxels of the result.
+
+    Returns:
+        A new batch; nothing of the old one is edited. `valid` stays None unless a resampled patch may leave its source.
+
+    Raises:
+        DataError: The source is smaller than the patch.
+    """
+    here = tuple(batch.image.shape[2:])
+    if any(have < want for have, want in zip(here, patch_size, strict=True)):
+        raise DataError(
+            "a training patch is smaller than the plan's",
+            where=f"case {batch.case_id[0]}",
+            why=f"the loader cut {here}, the plan wants {tuple(patch_size)}",
+            mend="cut Recipe.source_size(patch_size) and pad it where the image ends",
+        )
+    resampled = [b for b, draw in enumerate(draws) if draw.resampled]
+    moved = {name: value for name in _FIELDS if (value := getattr(batch.target, name)) is not None}
+    moved["image"] = batch.image
+    if batch.valid is not None:
+        moved["valid"] = batch.valid
+    elif resampled:
+        moved["valid"] = torch.ones((len(draws), 1, *here), dtype=torch.bool, device=batch.image.device)
+    # On an accelerator one launch for all; on the CPU one sample after the other, which copies no source.
+    together = batch.image.device.type != "cpu"
+    patches: dict[int, dict[str, Tensor]] = {}
+    for chosen in [resampled] if together and resampled else [[b] for b in resampled]:
+        parts = {name: _take(field, chosen) for name, field in moved.items()}
+        warped = resample(parts, [draws[b] for b in chosen], patch_size)
+        patches |= {b: {name: field[k] for name, field in warped.items()} for k, b in enumerate(chosen)}
+    result = {}
+    for name, field in moved.items():
+        out = torch.empty((*field.shape[:2], *patch_size), dtype=field.dtype, device=field.device)
+        for b, draw in enumerate(draws):
+            patch = patches[b][name] if b in patches else centre_crop(field[b : b + 1], patch_size)[0]
+            flipped = [axis + 1 for axis, flip in enumerate(draw.flips) if flip]
+            out[b] = patch.flip(flipped) if flipped else patch
+        result[name] = out
+    changes: dict[str, Any] = {name: result[name] for name in _FIELDS if name in result}
+    target = replace(batch.target, **changes)
+    return replace(batch, image=result["image"], valid=result.get("valid"), target=target)
+
+
+def resample(parts: Mapping[str, Tensor], draws: Sequence[SpatialDraw], patch_size: Size) -> dict[str, Tensor]:
+    """Rotate and scale the fields of some samples in one resampling, without the mirroring.
+
+    Args:
+        parts: Fields (N, C, *S) by name; `image` is interpolated linearly, the others take the nearest voxel;
+            `valid` must be among them.
+        draws: One for each of the N.
+        patch_size: Voxels of the result.
+
+    Returns:
+        The fields (N, C, *patch_size); the image is 0 where `valid` is False.
+    """
+    image = parts["image"]
+    thin = thin_axis(patch_size)
+    plane = [axis for axis in range(len(patch_size)) if axis != thin]
+    matrices = np.stack([source_matrix(draw, len(plane)) for draw in draws]).astype(np.float32)
+    sampling = make_sampling(
+        torch.from_numpy(matrices).to(image.device),
+        tuple(image.shape[axis + 2] for axis in plane),
+        tuple(patch_size[axis] for axis in plane),
+    )
+    result = {}
+    for name, field in parts.items():
+        cut = field if thin is None else centre_crop(field, patch_size, (thin,))
+        sample = sample_linear if name == "image" else sample_nearest
+        result[name] = unfold(sample(fold(cut, thin), sampling), thin, field.shape[1])
+    result["image"].masked_fill_(~result["valid"], 0)
+    return result
+
+
+def _take(field: Tensor, chosen: list[int]) -> Tensor:
+    """Some samples of a field: a view where it is one."""
+    if len(chosen) == 1:
+        return field[chosen[0] : chosen[0] + 1]
+    return field.index_select(0, torch.tensor(chosen, device=field.device))
+
+
+@dataclass(frozen=True)
+class Spatial:
+    """Mirror, rotation and scaling at nnU-Net's probabilities and ranges.
+
+    Args:
+        mirror_probability: Share of samples mirrored along each axis that may be.
+        rotation_probability: Share of samples that are rotated.
+        rotation_degrees: Largest rotation about each axis; None for `rotation_limit`.
+        scale_probability: Share of samples that are scaled.
+        scale: Range of source voxels a patch voxel; above 1 the object becomes smaller.
+        source_scale: The scale that the cut patch is enlarged for, by 1 / source_scale. nnU-Net cuts for 0.85, not for
+            its whole range, which keeps the loader's share of voxels in bounds.
+    """
+
+    mirror_probability: float = 0.5
+    rotation_probability: float = 0.2
+    rotation_degrees: float | None = None
+    scale_probability: float = 0.2
+    scale: Sequence[float] = (0.7, 1.4)
+    source_scale: float = 0.85
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        check_probability("spatial.mirror_probability", self.mirror_probability)
+        check_probability("spatial.rotation_probability", self.rotation_probability)
+        check_probability("spatial.scale_probability", self.scale_probability)
+        check_range("spatial.rotation_degrees", (0.0, self.rotation_degrees or 0.0), above=0.0, inclusive=True)
+        check_range("spatial.scale", self.scale, above=0.0)
+        check_range("spatial.source_scale", (self.source_scale, 1.0), above=0.0)
+
+    def source_size(self, patch_size: Size) -> Size:
+        """The patch to cut: the patch itself where nothing is ever rotated or scaled."""
+        limit = self._limit(patch_size) if self.rotation_probability > 0 else 0.0
+        return source_size(patch_size, limit=limit, scale=self.source_scale if self.scale_probability > 0 else 1.0)
+
+    def draw(self, rng: np.random.Generator, *, patch_size: Size, flip_axes: Sequence[int]) -> SpatialDraw:
+        """Draw what moves one sample; only axes in `flip_axes` are ever mirrored."""
+        angles, scale = None, None
+        if rng.random() < self.rotation_probability:
+            limit = self._limit(patch_size)
+            count = 3 if len(patch_size) == 3 and thin_axis(patch_size) is None else 1
+            angles = tuple(uniform(rng, (-limit, limit)) for _ in range(count))
+        if rng.random() < self.scale_probability:
+            scale = uniform(rng, self.scale)
+        # Drawn for every axis, so that forbidding one does not change what the others get.
+        heads = [rng.random() < self.mirror_probability for _ in patch_size]
+        flips = tuple(head and axis in flip_axes for axis, head in enumerate(heads))
+        return SpatialDraw(flips=flips, angles=angles, scale=scale)
+
+    def _limit(self, patch_size: Size) -> float:
+        return rotation_limit(patch_size) if self.rotation_degrees is None else self.rotation_degrees

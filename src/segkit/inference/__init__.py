@@ -1,0 +1,1 @@
+"""From a network that sees patches to logits of a whole image."""

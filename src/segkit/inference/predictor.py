@@ -1,0 +1,126 @@
+"""A network as a function from a whole image to its logits, and several of them as one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segkit.errors import UsageError
+from segkit.inference.sliding_window import sliding_window
+from segkit.types import Size
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+ImagePredictor = Callable[[Tensor], Tensor]
+"""Logits (K, *S), float32 on the CPU, of an image (C, *S)."""
+
+
+class Predictor:
+    """Logits of whole images by sliding window; leaves the network in the mode it was found in.
+
+    Args:
+        network: Contract of `segkit.networks`.
+        patch_size: Size of a tile.
+        num_classes: K, background included.
+        step: Largest distance of two tiles, as a share of the patch.
+        tile_batch: Tiles a pass.
+        device: Where the network is; that of its first parameter if not given.
+        precision: What the network computes in; logits are blended in float32 whatever it is.
+        mirror_axes: Spatial axes to flip and average over.
+
+    Raises:
+        UsageError: An unknown precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        patch_size: Size,
+        num_classes: int,
+        step: float = 0.5,
+        tile_batch: int = 1,
+        device: torch.device | str | None = None,
+        precision: str = "32-true",
+        mirror_axes: Sequence[int] = (),
+    ) -> None:
+        self.network = network
+        self.patch_size = tuple(patch_size)
+        self.num_classes = num_classes
+        self.step = step
+        self.tile_batch = tile_batch
+        self.device = torch.device(device) if device is not None else _device_of(network)
+        self.precision = precision
+        self.mirror_axes = tuple(mirror_axes)
+        autocast(self.device, precision)
+
+    def __call__(self, image: Float[Tensor, "C *S"]) -> Float[Tensor, "K *S"]:
+        """Logits of one image, float32 on the CPU."""
+        with evaluating(self.network), torch.inference_mode(), autocast(self.device, self.precision):
+            return sliding_window(
+                self.network,
+                image,
+                patch_size=self.patch_size,
+                num_classes=self.num_classes,
+                step=self.step,
+                tile_batch=self.tile_batch,
+                device=self.device,
+                mirror_axes=self.mirror_axes,
+            )
+
+
+class Ensemble:
+    """Mean of the logits of several predictors on one grid.
+
+    Args:
+        predictors: At least one.
+
+    Raises:
+        ValueError: None given.
+    """
+
+    def __init__(self, predictors: Sequence[ImagePredictor]) -> None:
+        if not predictors:
+            raise ValueError("an ensemble needs at least one predictor")
+        self.predictors = tuple(predictors)
+
+    def __call__(self, image: Float[Tensor, "C *S"]) -> Float[Tensor, "K *S"]:
+        """Mean logits of one image; one member's are in memory at a time."""
+        total = self.predictors[0](image)
+        for predictor in self.predictors[1:]:
+            total = total + predictor(image)
+        return total / len(self.predictors)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module is back in its own mode, frozen ones too."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context in which a network computes in `precision`.
+
+    Raises:
+        UsageError: An unknown precision.
+    """
+    if precision not in get_args(Precision):
+        mend = f"use {', '.join(get_args(Precision))}"
+        raise UsageError(f"no such precision: {precision}", where="trainer.precision", mend=mend)
+    if precision == "32-true":
+        # Also switches off an autocast that the caller may be under.
+        return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda", "mps") else nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,0 +1,110 @@
+"""Soft Dice loss.
+
+    loss = 1 - mean over samples and classes of (2 I + s) / (P + Y + s)
+
+    I = sum of p y,  P = sum of p,  Y = sum of y        over voxels, those with label -1 left out
+
+p is the softmax (or sigmoid) of the logits, y the one-hot label, s the smoothing. With `batch_dice` the sums run over
+the whole batch, and the mean over classes only.
+
+Edge cases: a class that is in neither scores 1 as its probability goes to 0, and until then is pulled there through s
+alone; where everything is ignored the loss is 0 with a gradient of 0.
+
+Reference:
+    Milletari et al., V-Net (2016); Drozdzal et al. (2016) for the form without squares; nnU-Net's soft Dice, shifted
+    from [-1, 0] to [0, 1].
+"""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from segkit.errors import UsageError
+from segkit.losses.loss import Loss, full_precision
+from segkit.ops.one_hot import one_hot
+from segkit.types import LabelBatch, Logits, Target
+
+
+def soft_dice_loss(
+    logits: Logits,
+    label: LabelBatch,
+    *,
+    batch_dice: bool = False,
+    include_background: bool = False,
+    smooth: float = 1e-5,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> Float[Tensor, ""]:
+    """One minus the mean soft Dice.
+
+    Args:
+        logits: (B, K, *S).
+        label: (B, 1, *S) class indices; -1 is ignored.
+        batch_dice: Whether the sums run over the batch, before the ratio, instead of over each sample.
+        include_background: Whether class 0 takes part in the mean.
+        smooth: Added to numerator and denominator; positive, so that an empty class is defined.
+        activation: `softmax` over classes, or `sigmoid` for each class against the rest.
+
+    Returns:
+        Scalar in [0, 1], float32 (float64 for float64 logits).
+    """
+    num_classes = logits.shape[1]
+    logits = full_precision(logits)
+    first = 0 if include_background else 1
+    probability = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+    # The single copy of the label that is as large as the logits; masks and comparisons by class were slower.
+    truth = one_hot(label, num_classes)[:, first:]
+    probability = probability[:, first:]
+    annotated = (label >= 0).to(probability.dtype)
+
+    axes = (0, *range(2, logits.ndim)) if batch_dice else tuple(range(2, logits.ndim))
+    intersection = (probability * truth).sum(axes)
+    predicted = (probability * annotated).sum(axes)
+    dice = (2 * intersection + smooth) / (predicted + truth.sum(axes) + smooth)
+    return 1 - dice.mean()
+
+
+class DiceLoss(Loss):
+    """Soft Dice loss; see `soft_dice_loss`.
+
+    Args:
+        batch_dice: Whether the sums run over the batch instead of over each sample.
+        include_background: Whether class 0 takes part in the mean.
+        smooth: Added to numerator and denominator.
+        activation: `softmax` over classes, or `sigmoid` for each class against the rest.
+
+    Raises:
+        UsageError: `smooth` is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_dice: bool = False,
+        include_background: bool = False,
+        smooth: float = 1e-5,
+        activation: Literal["softmax", "sigmoid"] = "softmax",
+    ) -> None:
+        super().__init__()
+        if smooth <= 0:
+            raise UsageError(
+                "soft Dice needs a positive smoothing",
+                where="loss.smooth",
+                why=f"{smooth} leaves 0 / 0 for a class that is neither there nor predicted",
+                mend="loss.smooth=1e-5",
+            )
+        self.batch_dice = batch_dice
+        self.include_background = include_background
+        self.smooth = smooth
+        self.activation: Literal["softmax", "sigmoid"] = activation
+
+    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
+        """Scalar in [0, 1]."""
+        return soft_dice_loss(
+            logits,
+            target.label,
+            batch_dice=self.batch_dice,
+            include_background=self.include_background,
+            smooth=self.smooth,
+            activation=self.activation,
+        )

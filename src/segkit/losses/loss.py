@@ -1,0 +1,26 @@
+"""What every loss shares: its type, and the precision it computes in."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segkit.types import Logits, Target
+
+
+class Loss(nn.Module):
+    """Base of segkit's losses; a user's own needs only the same `forward` (and `needs`, where it reads more).
+
+    Attributes:
+        needs: Optional fields of `Target` that the loss reads.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
+        """Scalar to minimise."""
+        raise NotImplementedError
+
+
+def full_precision(logits: Logits) -> Logits:
+    """Half-precision logits as float32: sums over a million voxels and logarithms need its range and digits."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,0 +1,113 @@
+"""Lesions found, missed and invented.
+
+The rule, printed with every number that comes of it: components by full connectivity unless the labels carry
+instance ids; components smaller than `min_voxels` ignored on both sides; a reference and a predicted lesion
+match one to one, the largest overlap first, where their IoU is at least `min_iou`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from segkit.ops.connected_components import connected_components
+
+
+@dataclass(frozen=True)
+class LesionSettings:
+    """What counts as found.
+
+    Args:
+        min_iou: A pair below this IoU does not match; in (0, 1].
+        min_voxels: Smaller components are ignored in reference and prediction alike.
+        connectivity: "full" joins voxels that share a corner (26 or 8 neighbours), "faces" a face (6 or 4).
+    """
+
+    min_iou: float = 0.1
+    min_voxels: int = 1
+    connectivity: Literal["full", "faces"] = "full"
+
+    @property
+    def rule(self) -> str:
+        """The matching rule in words."""
+        return (
+            f"components by {self.connectivity} connectivity (instance ids where the labels have them), "
+            f"at least {self.min_voxels} voxels; one-to-one, largest overlap first, IoU >= {self.min_iou:g}"
+        )
+
+
+@dataclass(frozen=True)
+class LesionMatch:
+    """Lesions of one class in one case.
+
+    Args:
+        tp: Matched pairs.
+        fp: Predicted lesions without a partner.
+        fn: Reference lesions without a partner.
+        iou_sum: Sum of the IoU of the matched pairs; over tp + fn it is the mean over reference lesions.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    iou_sum: float
+
+
+def match_lesions(
+    reference: Int[np.ndarray, "*S"], prediction: Int[np.ndarray, "*S"], *, min_iou: float = 0.1
+) -> LesionMatch:
+    """Match lesions one to one, the largest overlap first, where IoU >= `min_iou`.
+
+    Args:
+        reference: Lesion id of each voxel, 0 outside.
+        prediction: Likewise.
+        min_iou: A pair below this IoU does not match.
+
+    Raises:
+        ValueError: `min_iou` is not in (0, 1].
+    """
+    if not 0 < min_iou <= 1:
+        raise ValueError(f"min_iou is {min_iou}, but must lie in (0, 1]")
+    reference_sizes, prediction_sizes = _sizes(reference), _sizes(prediction)
+    both = (reference > 0) & (prediction > 0)
+    pairs, voxels = np.unique(np.stack([reference[both], prediction[both]]), axis=1, return_counts=True)
+    candidates = [
+        (int(shared), int(r), int(p), int(shared) / (reference_sizes[int(r)] + prediction_sizes[int(p)] - int(shared)))
+        for r, p, shared in zip(pairs[0], pairs[1], voxels, strict=True)
+    ]
+    # Ties in overlap go to the higher IoU, then to the lower ids, so that the result is one and the same.
+    candidates.sort(key=lambda c: (-c[0], -c[3], c[1], c[2]))
+    free_reference, free_prediction = set(reference_sizes), set(prediction_sizes)
+    matched: list[float] = []
+    for _, r, p, iou in candidates:
+        if iou >= min_iou and r in free_reference and p in free_prediction:
+            free_reference.discard(r)
+            free_prediction.discard(p)
+            matched.append(iou)
+    return LesionMatch(
+        tp=len(matched),
+        fp=len(free_prediction),
+        fn=len(free_reference),
+        iou_sum=float(np.sum(matched, dtype=np.float64)),
+    )
+
+
+def lesions(
+    mask: Bool[np.ndarray, "*S"], settings: LesionSettings, *, instances: Int[np.ndarray, "*S"] | None = None
+) -> Int[np.ndarray, "*S"]:
+    """Lesion ids of a mask: its components, or the given instance ids inside it; small ones removed."""
+    if instances is None:
+        ids, _ = connected_components(mask, connectivity=settings.connectivity)
+    else:
+        ids = np.where(mask, instances, 0)
+    if settings.min_voxels > 1:
+        small = [lesion for lesion, size in _sizes(ids).items() if size < settings.min_voxels]
+        ids = np.where(np.isin(ids, small), 0, ids)
+    return ids
+
+
+def _sizes(ids: Int[np.ndarray, "*S"]) -> dict[int, int]:
+    """Voxels of each id, the background left out."""
+    names, sizes = np.unique(ids[ids > 0], return_counts=True)
+    return {int(name): int(size) for name, size in zip(names, sizes, strict=True)}

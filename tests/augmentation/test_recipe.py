@@ -1,0 +1,359 @@
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from scipy import stats
+
+from segkit.augmentation.brightness import Brightness
+from segkit.augmentation.noise import Noise
+from segkit.augmentation.recipe import Recipe, SampleParameters
+from segkit.augmentation.spatial import Spatial
+from segkit.ops.keyed_random import generator
+from segkit.types import Batch, Target
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "augmentation"
+DRAWS = 10_000
+FAMILY_WISE = 0.001
+"""Level of each of the two families of tests below (frequencies, distributions), by Bonferroni; seeds are fixed."""
+
+
+def build(node: Any, **changes: Any) -> Any:
+    """What hydra's instantiate makes of a YAML file; `changes` overrides arguments of every class that has them."""
+    if not isinstance(node, dict):
+        return node
+    arguments = {key: build(value, **changes) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return arguments
+    module, name = node["_target_"].rsplit(".", 1)
+    arguments |= {key: value for key, value in changes.items() if key in arguments}
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    return build(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()), **changes)
+
+
+ALWAYS = {
+    "probability": 1.0,
+    "channel_probability": 1.0,
+    "mirror_probability": 1.0,
+    "rotation_probability": 1.0,
+    "scale_probability": 1.0,
+}
+NEVER = dict.fromkeys(ALWAYS, 0.0)
+
+
+def make_batch(size: tuple[int, ...], count: int = 4, channels: int = 1, first: int = 0, masked: bool = True) -> Batch:
+    """Samples that are a function of n, like the loader's."""
+    images, labels, masks = [], [], []
+    for n in range(first, first + count):
+        noise = torch.Generator().manual_seed(n)
+        images.append(torch.randn(channels, *size, generator=noise))
+        labels.append(torch.randint(-1, 3, (1, *size), generator=noise))
+        masks.append(torch.rand(1, *size, generator=noise) > 0.3)
+    return Batch(
+        image=torch.stack(images),
+        target=Target(label=torch.stack(labels)),
+        valid=torch.stack(masks) if masked else None,
+        case_id=tuple(f"case{n}" for n in range(first, first + count)),
+        n=tuple(range(first, first + count)),
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[SampleParameters]:
+    """10,000 samples of nnU-Net's recipe: two channels, an isotropic patch, all axes mirrored."""
+    nnunet = recipe("nnunet")
+    return [nnunet.draw(generator(20, n, 1), (40, 56, 40), channels=2, flip_axes=(0, 1, 2)) for n in range(DRAWS)]
+
+
+def channels_of(name: str) -> Callable[[SampleParameters], list[Any]]:
+    return lambda sample: [one for one in sample.intensity.get(name, ()) if one is not None]
+
+
+def test_frequencies_are_nnunets(drawn: list[SampleParameters]):
+    events: dict[str, tuple[float, Callable[[SampleParameters], bool]]] = {
+        "rotation": (0.2, lambda s: s.spatial.angles is not None),
+        "scale": (0.2, lambda s: s.spatial.scale is not None),
+        "rotation and scale": (0.04, lambda s: s.spatial.angles is not None and s.spatial.scale is not None),
+        "neither": (0.64, lambda s: not s.spatial.resampled),
+        "mirror 0": (0.5, lambda s: s.spatial.flips[0]),
+        "mirror 1": (0.5, lambda s: s.spatial.flips[1]),
+        "mirror 2": (0.5, lambda s: s.spatial.flips[2]),
+        "mirror all": (0.125, lambda s: all(s.spatial.flips)),
+        "noise": (0.1, lambda s: "noise" in s.intensity),
+        "blur": (0.2 * 0.75, lambda s: "blur" in s.intensity),  # at least one of two channels
+        "blur channel 0": (0.1, lambda s: "blur" in s.intensity and s.intensity["blur"][0] is not None),
+        "blur both": (0.05, lambda s: len(channels_of("blur")(s)) == 2),
+        "brightness": (0.15, lambda s: "brightness" in s.intensity),
+        "contrast": (0.15, lambda s: "contrast" in s.intensity),
+        "low resolution": (0.25 * 0.75, lambda s: "low_resolution" in s.intensity),
+        "low resolution both": (0.0625, lambda s: len(channels_of("low_resolution")(s)) == 2),
+        "gamma inverted": (0.1, lambda s: "gamma_inverted" in s.intensity),
+        "gamma": (0.3, lambda s: "gamma" in s.intensity),
+        "both gammas": (0.03, lambda s: "gamma" in s.intensity and "gamma_inverted" in s.intensity),
+        "brightness below 1": (0.075, lambda s: "brightness" in s.intensity and s.intensity["brightness"][0] < 1),
+        "gamma below 1": (0.15, lambda s: "gamma" in s.intensity and s.intensity["gamma"][0] < 1),
+    }
+    for name, (probability, happens) in events.items():
+        count = sum(happens(sample) for sample in drawn)
+        pvalue = stats.binomtest(count, DRAWS, probability).pvalue
+        assert pvalue > FAMILY_WISE / len(events), f"{name}: {count} of {DRAWS}, expected {probability}"
+
+
+def test_distributions_are_nnunets(drawn: list[SampleParameters]):
+    def halves(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+        below, above = stats.uniform(low, 1 - low), stats.uniform(1, high - 1)
+        return lambda x: (below.cdf(x) + above.cdf(x)) / 2
+
+    def uniform(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+        return stats.uniform(low, high - low).cdf
+
+    rotated = [s.spatial.angles for s in drawn if s.spatial.angles is not None]
+    parameters: dict[str, tuple[list[float], Callable[[np.ndarray], np.ndarray]]] = {
+        **{f"angle {axis}": ([angles[axis] for angles in rotated], uniform(-30, 30)) for axis in range(3)},
+        "scale": ([s.spatial.scale for s in drawn if s.spatial.scale is not None], uniform(0.7, 1.4)),
+        "noise sigma": ([channels_of("noise")(s)[0].sigma for s in drawn if "noise" in s.intensity], uniform(0, 0.1)),
+        "blur sigma": ([sigma for s in drawn for one in channels_of("blur")(s) for sigma in one], uniform(0.5, 1)),
+        "brightness": ([one for s in drawn for one in channels_of("brightness")(s)], halves(0.75, 1.25)),
+        "contrast": ([one for s in drawn for one in channels_of("contrast")(s)], halves(0.75, 1.25)),
+        "zoom": ([one[0] for s in drawn for one in channels_of("low_resolution")(s)], uniform(0.5, 1)),
+        "gamma": ([one for s in drawn for one in channels_of("gamma")(s)], halves(0.7, 1.5)),
+        "gamma inverted": ([one for s in drawn for one in channels_of("gamma_inverted")(s)], halves(0.7, 1.5)),
+    }
+    for name, (values, distribution) in parameters.items():
+        assert len(values) > 500
+        assert stats.kstest(values, distribution).pvalue > FAMILY_WISE / len(parameters), name
+
+
+def test_zoom_is_the_same_along_all_axes_and_blur_is_not(drawn: list[SampleParameters]):
+    assert all(len(set(one)) == 1 for s in drawn for one in channels_of("low_resolution")(s))
+    assert all(len(set(one)) == 3 for s in drawn for one in channels_of("blur")(s))
+
+
+@pytest.mark.parametrize(
+    ("patch", "count", "limit"), [((64, 64), 1, 180), ((64, 128), 1, 15), ((12, 64, 64), 1, 180), ((9, 9, 9), 3, 30)]
+)
+def test_angles_follow_the_shape_of_the_patch(patch: tuple[int, ...], count: int, limit: float):
+    nnunet = recipe("nnunet")
+    angles = [nnunet.draw(generator(0, n, 1), patch).spatial.angles for n in range(2000)]
+    turned = np.array([one for one in angles if one is not None])
+    assert turned.shape[1] == count
+    assert 0.9 * limit < np.abs(turned).max() <= limit
+
+
+@pytest.mark.parametrize("size", [(9, 10, 11), (12, 13)])
+@pytest.mark.parametrize("name", ["nnunet", "light", "none"])
+def test_nothing_drawn_is_the_identity_to_the_bit(name: str, size: tuple[int, ...]):
+    still = recipe(name, **NEVER)
+    assert still.source_size(size) == size
+    for masked in (True, False):
+        batch = make_batch(size, channels=2, masked=masked)
+        result = still(batch, patch_size=size, seed=3, flip_axes=tuple(range(len(size))))
+        assert torch.equal(result.image, batch.image)
+        assert torch.equal(result.target.label, batch.target.label)
+        assert (result.valid is None) == (batch.valid is None)
+        assert batch.valid is None or torch.equal(result.valid, batch.valid)
+        assert (result.n, result.case_id) == (batch.n, batch.case_id)
+
+
+def test_none_does_nothing():
+    batch = make_batch((8, 8))
+    assert torch.equal(recipe("none")(batch, patch_size=(8, 8), seed=0, flip_axes=(0, 1)).image, batch.image)
+
+
+@pytest.mark.parametrize("name", ["nnunet", "light"])
+@pytest.mark.parametrize("patch", [(10, 12, 11), (16, 15), (4, 15, 14)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_drawn_is_finite_and_of_the_right_shape(name: str, patch: tuple[int, ...], channels: int):
+    full = recipe(name, **ALWAYS)
+    batch = make_batch(full.source_size(patch), channels=channels)
+    result = full(batch, patch_size=patch, seed=1, flip_axes=tuple(range(len(patch))))
+    assert result.image.shape == (4, channels, *patch)
+    assert result.image.dtype == torch.float32
+    assert result.target.label.shape == (4, 1, *patch)
+    assert result.valid is not None
+    assert result.valid.shape == (4, 1, *patch)
+    assert result.image.isfinite().all()
+    assert (result.image < 0).any()
+    assert set(result.target.label.unique().tolist()) <= {-1, 0, 1, 2}
+    assert not result.image.requires_grad
+
+
+def test_outside_valid_is_unchanged_after_a_thousand_recipes():
+    """Masked normalisation sets the outside to a value that the inside's statistics must not see, nor change."""
+    intensity = Recipe(intensity=recipe("nnunet", **{k: 0.5 for k in ("probability", "channel_probability")}).intensity)
+    size = (7, 8, 6)
+    changed = 0
+    for first in range(0, 1000, 4):
+        batch = make_batch(size, channels=2, first=first)
+        result = intensity(batch, patch_size=size, seed=5, flip_axes=())
+        outside = ~batch.valid.expand_as(batch.image)
+        assert torch.equal(result.image[outside], batch.image[outside])
+        assert result.image.isfinite().all()
+        changed += sum(not torch.equal(a, b) for a, b in zip(result.image, batch.image, strict=True))
+    assert changed > 950
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    nnunet = recipe("nnunet", probability=0.7, rotation_probability=0.5, scale_probability=0.5)
+    patch = (10, 11, 12)
+    source = nnunet.source_size(patch)
+    together = nnunet(make_batch(source, 8, channels=2), patch_size=patch, seed=9, flip_axes=(0, 1, 2))
+    for first, count in ((0, 3), (3, 1), (4, 4)):
+        part = make_batch(source, count, channels=2, first=first)
+        alone = nnunet(part, patch_size=patch, seed=9, flip_axes=(0, 1, 2))
+        chosen = slice(first, first + count)
+        assert torch.equal(alone.image, together.image[chosen])
+        assert torch.equal(alone.target.label, together.target.label[chosen])
+        assert torch.equal(alone.valid, together.valid[chosen])
+
+
+def test_the_seed_and_n_both_matter_and_nothing_else_does():
+    nnunet, patch = recipe("nnunet", **ALWAYS), (10, 11, 12)
+    batch = make_batch(nnunet.source_size(patch), 1)
+
+    def augmented(n: int, seed: int) -> torch.Tensor:
+        return nnunet(replace(batch, n=(n,)), patch_size=patch, seed=seed, flip_axes=(0, 1, 2)).image
+
+    first = augmented(0, 0)
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    torch.rand(5)
+    assert torch.equal(first, augmented(0, 0))
+    assert not torch.equal(first, augmented(1, 0))
+    assert not torch.equal(first, augmented(0, 1))
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    full = recipe("nnunet", **ALWAYS)
+    full(make_batch(full.source_size((8, 8)), 2), patch_size=(8, 8), seed=0, flip_axes=(0, 1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_input_is_not_edited():
+    full = recipe("nnunet", **{**ALWAYS, "rotation_probability": 0.0, "scale_probability": 0.0})
+    batch = make_batch((9, 9, 9), channels=2)
+    image, label, valid = batch.image.clone(), batch.target.label.clone(), batch.valid.clone()
+    full(batch, patch_size=(9, 9, 9), seed=0, flip_axes=())
+    assert torch.equal(batch.image, image)
+    assert torch.equal(batch.target.label, label)
+    assert torch.equal(batch.valid, valid)
+
+
+def test_only_allowed_axes_are_mirrored():
+    mirror = Recipe(spatial=Spatial(rotation_probability=0.0, scale_probability=0.0))
+    batch = make_batch((5, 6, 7), 64)
+    result = mirror(batch, patch_size=(5, 6, 7), seed=0, flip_axes=(1, 2))
+    for before, after in zip(batch.image, result.image, strict=True):
+        assert any(torch.equal(after, before.flip(axes)) for axes in ((), (2,), (3,), (2, 3)))
+        # the patient's left stays left: each slab along axis 0 holds the same values as before
+        assert torch.equal(before.flatten(2).sort().values, after.flatten(2).sort().values)
+    assert sum(torch.equal(a, b) for a, b in zip(batch.image, result.image, strict=True)) < 32
+
+
+def test_one_resampling_for_what_was_drawn_and_none_for_the_rest(monkeypatch: pytest.MonkeyPatch):
+    sampled = []
+    real = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda image, *a, **k: sampled.append(len(image)) or real(image, *a, **k))
+    nnunet, patch = recipe("nnunet"), (8, 9, 10)
+    batch = make_batch(nnunet.source_size(patch), 32)
+    nnunet(batch, patch_size=patch, seed=0, flip_axes=(0, 1, 2))
+    expected = [nnunet.draw(generator(0, n, 1), patch, flip_axes=(0, 1, 2)).spatial.resampled for n in batch.n]
+    assert 0 < sum(expected) < 32
+    assert sum(sampled) == sum(expected)
+
+
+def test_what_was_not_drawn_is_not_computed(monkeypatch: pytest.MonkeyPatch):
+    computed = []
+    real = Brightness.apply
+
+    def counted(self, images, valid, drawn):
+        computed.append(len(images))
+        return real(self, images, valid, drawn)
+
+    monkeypatch.setattr(Brightness, "apply", counted)
+    only = Recipe(intensity={"brightness": Brightness(probability=0.3)})
+    only(make_batch((4, 4), 50, channels=2), patch_size=(4, 4), seed=0, flip_axes=())
+    drawn = sum("brightness" in only.draw(generator(0, n, 1), (4, 4), channels=2).intensity for n in range(50))
+    assert sum(computed) == 2 * drawn
+    assert 0 < drawn < 50
+
+
+def test_transforms_run_in_the_order_of_the_file_and_null_leaves_one_out():
+    assert list(recipe("nnunet").intensity) == [
+        "noise",
+        "blur",
+        "brightness",
+        "contrast",
+        "low_resolution",
+        "gamma_inverted",
+        "gamma",
+    ]
+    assert list(Recipe(intensity={"noise": None, "brightness": Brightness()}).intensity) == ["brightness"]
+
+
+def test_half_precision_autocast_around_it_changes_nothing():
+    full = recipe("nnunet", **ALWAYS)
+    batch = make_batch(full.source_size((8, 9, 10)), 2)
+    plain = full(batch, patch_size=(8, 9, 10), seed=0, flip_axes=())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = full(batch, patch_size=(8, 9, 10), seed=0, flip_axes=())
+    assert torch.equal(plain.image, inside.image)
+
+
+def test_optional_fields_of_the_target_go_along():
+    nnunet, patch = recipe("nnunet", **ALWAYS), (10, 10)
+    batch = make_batch(nnunet.source_size(patch), 2)
+    label = batch.target.label
+    target = replace(batch.target, instances=label + 5, labels_present=torch.ones(2, 3, dtype=torch.bool))
+    target = replace(target, spacing=(1.0, 2.0), weight=label.float())
+    result = nnunet(replace(batch, target=target), patch_size=patch, seed=0, flip_axes=(0, 1))
+    seen = result.target.instances > 0
+    assert seen.float().mean() > 0.3
+    assert torch.equal(result.target.instances[seen], result.target.label[seen] + 5)
+    assert torch.equal(result.target.weight[seen], result.target.label[seen].float())
+    assert torch.equal(result.target.labels_present, target.labels_present)
+    assert result.target.spacing == (1.0, 2.0)
+
+
+def test_a_batch_normalised_stays_near_normalised():
+    """Mean and spread of what the network sees: a transform that breaks normalisation shows here first."""
+    nnunet, patch = recipe("nnunet"), (12, 12, 12)
+    batch = make_batch(patch, 200, masked=False)
+    still = Recipe(intensity=nnunet.intensity)
+    result = still(batch, patch_size=patch, seed=0, flip_axes=())
+    assert abs(result.image.mean()) < 0.02
+    assert 0.85 < result.image.std() < 1.05  # blur and low resolution smooth white noise; nothing else shrinks it
+
+
+def test_noise_does_not_touch_other_draws():
+    """The field's seed is drawn with the parameters, so the field has no say in what later transforms draw."""
+    one = Recipe(intensity={"noise": Noise(probability=1.0, sigma=(0.0, 0.1)), "brightness": Brightness(1.0)})
+    two = Recipe(intensity={"noise": Noise(probability=1.0, sigma=(0.5, 0.6)), "brightness": Brightness(1.0)})
+    for n in range(20):
+        first, second = (r.draw(generator(0, n, 1), (4, 4), channels=2) for r in (one, two))
+        assert first.intensity["brightness"] == second.intensity["brightness"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_parameters_are_the_same_on_a_gpu():
+    full = recipe("nnunet", **ALWAYS)
+    full.intensity.pop("noise")  # its field comes from the device's own generator
+    batch = make_batch(full.source_size((16, 20, 18)), 4, channels=2)
+    cpu = full(batch, patch_size=(16, 20, 18), seed=0, flip_axes=(0, 1, 2))
+    gpu = full(batch.to("cuda"), patch_size=(16, 20, 18), seed=0, flip_axes=(0, 1, 2)).to("cpu")
+    assert (cpu.target.label == gpu.target.label).float().mean() > 0.999
+    both = (cpu.valid & gpu.valid).expand_as(cpu.image)
+    assert ((cpu.image - gpu.image)[both].abs() < 1e-2).float().mean() > 0.99

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from segkit.errors import UsageError
+from segkit.inference.predictor import Ensemble, Predictor
+
+
+class Probe(nn.Module):
+    """A 1x1 convolution with dropout that notes how it was called."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(1, 2, 1)
+        self.frozen = nn.Dropout(0.5).eval()
+        self.dropout = nn.Dropout(0.5)
+        self.seen = []
+
+    def forward(self, x):
+        y = self.dropout(self.convolution(x))
+        self.seen.append((self.training, y.dtype, torch.is_grad_enabled()))
+        return y
+
+
+def predictor(network, **options):
+    return Predictor(network, patch_size=(8, 8), num_classes=2, **options)
+
+
+def test_eval_inside_and_every_module_as_it_was_after():
+    network = Probe()
+    image = torch.randn(1, 12, 9)
+    found = predictor(network)(image)
+    assert all(not training and not grad for training, _, grad in network.seen)
+    assert network.training
+    assert network.dropout.training
+    assert not network.frozen.training
+    torch.testing.assert_close(found, network.convolution(image).detach(), rtol=0, atol=1e-6)
+
+
+def test_modes_come_back_after_an_error():
+    class Broken(Probe):
+        def forward(self, x):
+            raise RuntimeError("out of order")
+
+    network = Broken()
+    with pytest.raises(RuntimeError, match="out of order"):
+        predictor(network)(torch.zeros(1, 8, 8))
+    assert network.training
+    assert network.dropout.training
+
+
+def test_the_result_is_normal_memory():
+    found = predictor(Probe())(torch.zeros(1, 12, 9))
+    assert not found.is_inference()
+    (found * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
+def test_precision(precision, dtype):
+    network = Probe()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = predictor(network, precision=precision)(torch.ones(1, 8, 8))
+    assert found.dtype == torch.float32
+    assert {seen for _, seen, _ in network.seen} == {dtype}
+
+
+def test_unknown_precision():
+    with pytest.raises(UsageError, match="8-bit"):
+        predictor(Probe(), precision="8-bit")
+
+
+def test_ensemble_is_the_mean():
+    first, second = Probe(), Probe()
+    nn.init.constant_(second.convolution.weight, 3.0)
+    image = torch.randn(1, 12, 9)
+    members = [predictor(first), predictor(second)]
+    torch.testing.assert_close(Ensemble(members)(image), (members[0](image) + members[1](image)) / 2)
+    torch.testing.assert_close(Ensemble(members[:1])(image), members[0](image))
+    with pytest.raises(ValueError, match="at least one"):
+        Ensemble([])
