@@ -1,0 +1,25 @@
+"""The only way from an image to numbers.
+
+`evaluate_case` runs the predictor over a prepared case, brings the logits back to the image's own voxels and
+counts there; `summarise` makes the numbers of a set of cases. Validation during training, `evaluate` and
+whatever else scores a model call these two with the settings stored in the run, so that they agree.
+"""
+
+from segkit.evaluation.case import CaseResult, evaluate_case, predict_native
+from segkit.evaluation.files import write_per_case, write_summary
+from segkit.evaluation.native import native_prediction
+from segkit.evaluation.settings import EvaluationSettings
+from segkit.evaluation.summary import ClassSummary, Summary, summarise
+
+__all__ = [
+    "CaseResult",
+    "ClassSummary",
+    "EvaluationSettings",
+    "Summary",
+    "evaluate_case",
+    "native_prediction",
+    "predict_native",
+    "summarise",
+    "write_per_case",
+    "write_summary",
+]

@@ -1,0 +1,109 @@
+"""One case: predicted, brought back to its own voxels, counted."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from segkit.errors import DataError
+from segkit.evaluation.native import native_prediction
+from segkit.evaluation.settings import EvaluationSettings
+from segkit.inference.predictor import ImagePredictor
+from segkit.metrics.composite import ClassCounts
+from segkit.metrics.lesion import LesionMatch, lesions, match_lesions
+from segkit.ops.confusion import confusion
+from segkit.types import PreparedCase
+
+logger = logging.getLogger(__name__)
+
+NativeLabel = np.ndarray[Any, np.dtype[np.int16]]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What was predicted for a case, and what was counted against its reference.
+
+    Args:
+        case_id: Case.
+        group: Group (person).
+        rows: One a foreground class.
+        prediction: Class of each native voxel in RAS+ order; None once dropped.
+        logits: (K, *S) on the plan's grid, float32; None once dropped.
+    """
+
+    case_id: str
+    group: str
+    rows: tuple[ClassCounts, ...]
+    prediction: NativeLabel | None = None
+    logits: Tensor | None = None
+
+    def without_arrays(self) -> "CaseResult":
+        """The numbers alone."""
+        return replace(self, prediction=None, logits=None)
+
+
+def image_of(case: PreparedCase) -> Float[Tensor, "C *S"]:
+    """The prepared image as a tensor of its own; the array may be a read-only memory map."""
+    return torch.from_numpy(np.array(case.image, dtype=np.float32))
+
+
+def predict_native(predictor: ImagePredictor, case: PreparedCase) -> NativeLabel:
+    """Class of each voxel of the whole image, in RAS+ order."""
+    return native_prediction([predictor(image_of(case))], case.geometry)
+
+
+def evaluate_case(predictor: ImagePredictor, case: PreparedCase, settings: EvaluationSettings) -> CaseResult:
+    """Predict a case and count it on its own voxels.
+
+    Args:
+        predictor: Logits of a prepared image.
+        case: With its native reference.
+        settings: Whether lesions are matched, and by which rule.
+
+    Raises:
+        DataError: The case has no reference, or one of another shape than its image.
+    """
+    logits = predictor(image_of(case))
+    if not bool(torch.isfinite(logits).all()):
+        logger.warning("%s: the network's output is not finite; its prediction counts as it is", case.case_id)
+    prediction = native_prediction([logits], case.geometry)
+    rows = count_case(prediction, case, num_classes=logits.shape[0], settings=settings)
+    return CaseResult(case.case_id, case.group, rows, prediction, logits)
+
+
+def count_case(
+    prediction: NativeLabel, case: PreparedCase, *, num_classes: int, settings: EvaluationSettings
+) -> tuple[ClassCounts, ...]:
+    """Voxels (and lesions, where the score is of them) of each foreground class; ignored voxels left out.
+
+    Raises:
+        DataError: The case has no reference, or one of another shape than its image.
+    """
+    reference = case.native_label
+    if reference is None:
+        raise DataError("no reference to score against", where=case.case_id, mend="use predict for images alone")
+    if reference.shape != prediction.shape:
+        why = f"image {prediction.shape}, label {reference.shape}"
+        raise DataError("image and label differ in shape", where=case.case_id, why=why)
+    counts = confusion(
+        torch.from_numpy(prediction.astype(np.int64)),
+        torch.from_numpy(np.array(reference, dtype=np.int64)),
+        num_classes,
+    )
+    annotated = np.where(reference >= 0, prediction, 0)
+    rows = []
+    for index in range(1, num_classes):
+        match: LesionMatch | None = None
+        if settings.composite.level == "lesion":
+            match = match_lesions(
+                lesions(reference == index, settings.lesion, instances=case.native_instances),
+                lesions(annotated == index, settings.lesion),
+                min_iou=settings.lesion.min_iou,
+            )
+        tp, fp, fn = (int(count[index]) for count in (counts.tp, counts.fp, counts.fn))
+        rows.append(ClassCounts(case.case_id, case.group, index, tp, fp, fn, match))
+    return tuple(rows)

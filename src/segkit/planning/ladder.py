@@ -1,0 +1,118 @@
+"""The ladder: a few named sizes of network, patch, batch and schedule, from a laptop to a large GPU.
+
+One table, so that a rung is tuned in one place. A rung and a fingerprint give the same network and batch on
+any machine; the device only decides which rung `auto` means. Learning rates belong to AdamW, except on the
+rung `nnunet`, whose rate belongs to SGD with Nesterov momentum 0.99.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from segkit.errors import UsageError
+from segkit.planning.device import DeviceFacts
+from segkit.planning.rules import RESIDUAL_BLOCKS, Budget
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One named size.
+
+    Args:
+        purpose: What it is for, in a few words.
+        volumes: Budget for three spatial axes.
+        pictures: Budget for two.
+        blocks: Residual blocks by stage, for networks that have them.
+        steps_per_epoch: Optimiser steps an epoch.
+        max_epochs: Epochs by default.
+        learning_rate: Peak rate.
+    """
+
+    purpose: str
+    volumes: Budget
+    pictures: Budget
+    blocks: tuple[int, ...]
+    steps_per_epoch: int
+    max_epochs: int
+    learning_rate: float
+
+    def budget(self, dimensions: int) -> Budget:
+        """The budget for 2 or 3 spatial axes."""
+        return self.volumes if dimensions == 3 else self.pictures
+
+
+LADDER: Mapping[str, Rung] = MappingProxyType(
+    {
+        "tiny": Rung(
+            purpose="tests: seconds on one core",
+            volumes=Budget(8, 32, 1e7, 1, max_stages=3, dataset_share=1.0, max_batch=2, max_voxels=32**3),
+            pictures=Budget(8, 32, 1e7, 1, max_stages=3, dataset_share=1.0, max_batch=4, max_voxels=128**2),
+            blocks=(1, 1, 1),
+            steps_per_epoch=4,
+            max_epochs=2,
+            learning_rate=2e-3,
+        ),
+        "small": Rung(
+            purpose="a laptop or a small cloud machine without an accelerator: minutes",
+            # Elements for a batch of 4 x 40x56x40 voxels or 2 x 64^3; in 2D 4 x 256x256 pixels.
+            volumes=Budget(16, 128, 39e6, 1, max_stages=4, dataset_share=1.0, max_batch=8, max_voxels=64**3),
+            pictures=Budget(16, 128, 41e6, 1, max_stages=6, dataset_share=1.0, max_batch=16, max_voxels=384**2),
+            blocks=(1, 2, 2, 2, 2, 2),
+            steps_per_epoch=25,
+            max_epochs=16,
+            learning_rate=2e-3,
+        ),
+        "base": Rung(
+            purpose="one GPU with 8 GB: nnU-Net's default network and patch",
+            volumes=Budget(32, 320, 560e6, 2),
+            pictures=Budget(32, 512, 85e6, 12),
+            blocks=RESIDUAL_BLOCKS,
+            steps_per_epoch=250,
+            max_epochs=200,
+            learning_rate=1e-3,
+        ),
+        "large": Rung(
+            purpose="one GPU with 24 GB: nnU-Net's ResEnc L (network=residual_unet)",
+            # nnU-Net has no cap on the batch here; 16 keeps small data sets from being seen 100 times a step.
+            volumes=Budget(32, 320, 2100e6, 2, encoder="residual", dataset_share=1.0, max_batch=16),
+            pictures=Budget(32, 512, 380e6, 12, encoder="residual", dataset_share=1.0, max_batch=64),
+            blocks=RESIDUAL_BLOCKS,
+            steps_per_epoch=250,
+            max_epochs=300,
+            learning_rate=5e-4,
+        ),
+        "nnunet": Rung(
+            purpose="nnU-Net's default, rule for rule",
+            volumes=Budget(32, 320, 560e6, 2),
+            pictures=Budget(32, 512, 85e6, 12),
+            blocks=RESIDUAL_BLOCKS,
+            steps_per_epoch=250,
+            max_epochs=1000,
+            learning_rate=1e-2,
+        ),
+    }
+)
+
+_BASE_NEEDS_GIB = 6.0
+
+
+def choose_rung(name: str, device: DeviceFacts) -> tuple[str, str]:
+    """The rung's name and why: as asked, or by the device where `auto` was asked.
+
+    Raises:
+        UsageError: For a name that is not on the ladder.
+    """
+    if name == "auto":
+        if device.kind == "cuda" and device.memory_gib >= _BASE_NEEDS_GIB:
+            return "base", f"{device.name} has {device.memory_gib:.0f} GiB (auto)"
+        if device.kind == "cuda":
+            return "small", f"{device.name} has only {device.memory_gib:.0f} GiB (auto)"
+        return "small", f"no CUDA device, {device.cores} processor cores (auto)"
+    if name not in LADDER:
+        raise UsageError(
+            f"there is no plan named {name!r}",
+            where="plan.name",
+            why=f"the ladder has {', '.join(LADDER)} and auto",
+            mend="plan=auto",
+        )
+    return name, "asked for"

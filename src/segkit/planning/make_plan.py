@@ -1,0 +1,281 @@
+"""From fingerprint, labels, device and the user's overrides to a plan. Pure: reads no file, asks no device."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from segkit.errors import DataError, UsageError
+from segkit.planning.device import DeviceFacts
+from segkit.planning.fingerprint import Fingerprint, Intensity
+from segkit.planning.ladder import LADDER, choose_rung
+from segkit.planning.plan import Normalisation, Plan, Precision
+from segkit.planning.rules import (
+    Budget,
+    PatchPlan,
+    Topology,
+    convolution_elements,
+    plan_patch,
+    resampled_shape,
+    target_spacing,
+    topology,
+)
+from segkit.types import Labels, Size, Spacing
+
+Laterality: TypeAlias = Literal["auto", "sided", "none"]
+
+_MASK_BELOW = 0.75
+_SIDES = frozenset({"left", "right", "l", "r", "lh", "rh", "lt", "rt", "sinister", "dexter"})
+_VALIDATION_SHARE = 0.2
+_TRAINING_COST = 3.0
+"""Cost of forward and backward in units of a forward pass."""
+_LOWRES_SHARE = 0.25
+_DERIVED = frozenset({"name", "dimensions", "channels", "labels", "unit", "reasons"})
+_OVERRIDABLE = tuple(f.name for f in fields(Plan) if f.name not in _DERIVED)
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    labels: Labels,
+    *,
+    device: DeviceFacts,
+    name: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    laterality: Laterality = "auto",
+    num_tuning: int = 0,
+) -> Plan:
+    """The plan of a training.
+
+    Args:
+        fingerprint: Of the training and tuning cases.
+        labels: Meaning of the label values.
+        device: Where it will run; decides `auto`, the precision and nothing else.
+        name: A rung of the ladder, or "auto".
+        overrides: Plan fields given by the user; None values mean "by rule".
+        laterality: "sided": left and right are different classes, never mirror along left-right; "none": the
+            structures have no side; "auto": sided where class names look it.
+        num_tuning: Cases that a validation predicts.
+
+    Raises:
+        UsageError: For an unknown plan or field, or a value that does not fit the data.
+        DataError: For a data set without any foreground.
+    """
+    if not any(fingerprint.class_voxels[1:]):
+        raise DataError(
+            "no foreground in any case",
+            why=f"{fingerprint.num_cases} cases hold only the label {labels.ids[0]} ({labels.names[0]})",
+            mend="check that data.root holds the right labels, or name the classes in dataset.json",
+        )
+    given = _checked(overrides or {}, fingerprint.dimensions)
+    rung_name, why_rung = choose_rung(name, device)
+    rung = LADDER[rung_name]
+    reasons = {"name": f"{why_rung}: {rung.purpose}"}
+
+    spacing: Spacing = given.get("spacing") or target_spacing(fingerprint.spacings, fingerprint.shapes)
+    reasons["spacing"] = f"median of {fingerprint.num_cases} cases, coarse axes by nnU-Net's rule"
+    shapes = [
+        resampled_shape(shape, old, spacing)
+        for shape, old in zip(fingerprint.shapes, fingerprint.spacings, strict=True)
+    ]
+    median_shape = tuple(float(n) for n in np.median(shapes, axis=0))
+
+    found = _network(fingerprint, spacing, median_shape, rung.budget(fingerprint.dimensions), given, labels.num_classes)
+    shape_text = "x".join(f"{n:.0f}" for n in median_shape)
+    reasons["patch_size"] = f"largest the rung {rung_name} allows with the aspect of the median image {shape_text}"
+    reasons["batch_size"] = f"{found.estimate / 1e6:.0f}e6 feature-map elements a sample against the rung's budget"
+    reasons["features"] = f"{found.topology.num_stages} stages: axes are halved down to 4 voxels"
+    reasons["strides"] = reasons["kernel_sizes"] = "axes within twice the finest voxel are halved together"
+    reasons["blocks_per_stage"] = f"rung {rung_name}, for networks with residual blocks"
+
+    share = math.prod(found.patch_size) / math.prod(median_shape)
+    batch_dice = fingerprint.dimensions == 2 or share < _LOWRES_SHARE
+    reasons["batch_dice"] = f"a patch covers {min(share, 1):.0%} of the median image"
+    precision, reasons["precision"] = _precision(device)
+    normalisation, reasons["normalisation"] = _normalisation(fingerprint, given.get("normalisation"))
+    flips, reasons["flip_axes"] = _flip_axes(labels, fingerprint, laterality)
+    for key in ("steps_per_epoch", "max_epochs", "learning_rate"):
+        reasons[key] = f"rung {rung_name}"
+    reasons["tile_batch"] = "what fits in training fits in inference"
+
+    plan = Plan(
+        name=rung_name,
+        dimensions=fingerprint.dimensions,
+        channels=fingerprint.channels,
+        labels=labels,
+        spacing=spacing,
+        unit=fingerprint.unit,
+        normalisation=normalisation,
+        patch_size=found.patch_size,
+        batch_size=found.batch_size,
+        features=found.features,
+        strides=found.topology.strides,
+        kernel_sizes=found.topology.kernel_sizes,
+        blocks_per_stage=_stretched(rung.blocks, found.topology.num_stages),
+        batch_dice=batch_dice,
+        steps_per_epoch=rung.steps_per_epoch,
+        max_epochs=rung.max_epochs,
+        learning_rate=rung.learning_rate,
+        validation_every_n_epochs=1,
+        precision=precision,
+        tile_batch=min(found.batch_size, 16),
+        flip_axes=flips,
+    )
+    plan = replace(plan, **{key: value for key, value in given.items() if key != "normalisation"})
+    if "validation_every_n_epochs" not in given:
+        every = validation_interval(plan, median_shape, num_tuning=num_tuning)
+        reasons["validation_every_n_epochs"] = (
+            f"{num_tuning} whole images cost at most {_VALIDATION_SHARE:.0%} of the time, at least 4 times a run"
+        )
+        plan = replace(plan, validation_every_n_epochs=every)
+    reasons.update(dict.fromkeys(given, "given by the user"))
+    return replace(plan, reasons=reasons)
+
+
+def validation_interval(plan: Plan, median_shape: Sequence[float | int], *, num_tuning: int) -> int:
+    """Epochs between validations, from operation counts: validation takes at most a fifth of the time.
+
+    A forward pass of one voxel is the unit. An epoch costs 3 x steps x batch x patch; a validation costs
+    tiles x patch for every case, with tiles half a patch apart. At least 4 validations a run.
+    """
+    tiles = math.prod(
+        1 if size <= patch else math.ceil((size - patch) / (patch / 2)) + 1
+        for size, patch in zip(median_shape, plan.patch_size, strict=True)
+    )
+    validation = float(num_tuning * tiles)
+    epoch = _TRAINING_COST * plan.steps_per_epoch * plan.batch_size
+    every = math.ceil(validation * (1 - _VALIDATION_SHARE) / _VALIDATION_SHARE / epoch)
+    return max(1, min(every, plan.max_epochs // 4))
+
+
+def sided(names: Sequence[str]) -> tuple[str, ...]:
+    """The class names that look as if they named a side of the body: a part is left, right, l, r, lh, rh."""
+
+    def parts(name: str) -> set[str]:
+        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+        return {part.lower() for part in re.split(r"[\W_\d]+", spaced) if part}
+
+    return tuple(name for name in names if parts(name) & _SIDES)
+
+
+def _checked(overrides: Mapping[str, Any], dimensions: int) -> dict[str, Any]:
+    """The overrides that are not None, as the plan holds them."""
+    given = {key: value for key, value in overrides.items() if value is not None}
+    unknown = [key for key in given if key not in _OVERRIDABLE]
+    if unknown:
+        raise UsageError(
+            f"the plan has no field {', '.join(unknown)}",
+            where=", ".join(f"plan.{key}" for key in unknown),
+            why=f"fields that can be given: {', '.join(_OVERRIDABLE)}",
+        )
+    for key in ("spacing", "patch_size"):
+        if key in given and (len(given[key]) != dimensions or min(given[key]) <= 0):
+            raise UsageError(
+                f"plan.{key} needs {dimensions} positive numbers, got {list(given[key])}",
+                where=f"plan.{key}",
+                why=f"the images have {dimensions} spatial axes",
+            )
+    for key in ("batch_size", "steps_per_epoch", "max_epochs", "validation_every_n_epochs", "tile_batch"):
+        if key in given and int(given[key]) < 1:
+            raise UsageError(f"plan.{key} must be at least 1, got {given[key]}", where=f"plan.{key}")
+    frozen = {key: _frozen(value) for key, value in given.items()}
+    if "spacing" in frozen:
+        frozen["spacing"] = tuple(float(s) for s in frozen["spacing"])
+    return frozen
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401  values of a configuration
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, (list, tuple)) else value
+
+
+def _network(
+    fingerprint: Fingerprint,
+    spacing: Spacing,
+    median_shape: Sequence[float | int],
+    budget: Budget,
+    given: Mapping[str, Any],
+    num_classes: int,
+) -> PatchPlan:
+    """Patch, batch and topology by the rules, around what the user gave."""
+    features: tuple[int, ...] | None = given.get("features")
+    strides: tuple[Size, ...] | None = given.get("strides")
+    if features:
+        budget = replace(budget, base_features=features[0], max_features=max(features), max_stages=len(features))
+    found = plan_patch(spacing, median_shape, num_classes=num_classes, num_cases=fingerprint.num_cases, budget=budget)
+    patch: Size = given.get("patch_size") or found.patch_size
+    shape = topology(patch, spacing, max_stages=budget.max_stages)
+    if strides:
+        kernels = given.get("kernel_sizes") or ((3,) * len(patch),) * len(strides)
+        divisor = tuple(math.prod(column) for column in zip(*strides, strict=True))
+        shape = Topology(strides, kernels, divisor)
+    shape = replace(shape, kernel_sizes=given.get("kernel_sizes") or shape.kernel_sizes)
+    features = features or budget.features(shape.num_stages)
+    if not len(features) == len(shape.strides) == len(shape.kernel_sizes):
+        raise UsageError(
+            "plan.features, plan.strides and plan.kernel_sizes name different numbers of stages",
+            where="plan.features, plan.strides, plan.kernel_sizes",
+            why=f"{len(features)} features, {len(shape.strides)} strides, {len(shape.kernel_sizes)} kernel sizes; "
+            f"a patch of {patch} is halved {shape.num_stages - 1} times by rule",
+            mend="give as many of each, or a larger plan.patch_size",
+        )
+    if patch == found.patch_size and shape.strides == found.topology.strides:
+        return replace(found, topology=shape, features=features)
+    estimate = convolution_elements(patch, shape.strides, features, num_classes=num_classes, encoder=budget.encoder)
+    batch = round(budget.reference / estimate * budget.reference_batch)
+    return PatchPlan(patch, max(budget.min_batch, min(batch, budget.max_batch)), shape, features, estimate)
+
+
+def _normalisation(fingerprint: Fingerprint, given: Sequence[str] | None) -> tuple[tuple[Normalisation, ...], str]:
+    """By channel name: `ct` by the data set's foreground, `nonorm` not at all, anything else by case."""
+    zscore = "masked_zscore" if fingerprint.relative_size < _MASK_BELOW else "zscore"
+    by_name = {"ct": "ct", "nonorm": "none", "none": "none"}
+    schemes = given or [by_name.get(channel.lower(), zscore) for channel in fingerprint.channels]
+    if len(schemes) != len(fingerprint.channels) or set(schemes) - {"zscore", "masked_zscore", "ct", "none"}:
+        raise UsageError(
+            f"plan.normalisation needs one of zscore, masked_zscore, ct, none for each of {fingerprint.channels}",
+            where="plan.normalisation",
+            why=f"got {list(schemes)}",
+        )
+    made = tuple(_scheme(scheme, facts) for scheme, facts in zip(schemes, fingerprint.intensities, strict=True))
+    region = "inside the nonzero region" if zscore == "masked_zscore" else "over the whole crop"
+    return made, (
+        f"CT by the foreground of the data set, else z-score by case {region}: "
+        f"the crop to nonzero keeps {fingerprint.relative_size:.0%} of an image"
+    )
+
+
+def _scheme(name: str, facts: Intensity) -> Normalisation:
+    if name == "ct":
+        return Normalisation(
+            "ct", mean=facts.mean, std=facts.std, low=facts.percentile_00_5, high=facts.percentile_99_5
+        )
+    return Normalisation("none") if name == "none" else Normalisation("zscore", masked=name == "masked_zscore")
+
+
+def _precision(device: DeviceFacts) -> tuple[Precision, str]:
+    if device.native_bf16:
+        return "bf16-mixed", f"{device.name} computes bfloat16 natively"
+    return "32-true", f"{device.name} does not compute bfloat16 natively"
+
+
+def _flip_axes(labels: Labels, fingerprint: Fingerprint, laterality: Laterality) -> tuple[tuple[int, ...], str]:
+    """Axes along which flips keep the labels right.
+
+    Axis 0 runs from left to right in RAS+ order. A picture has no patient axes: with sided labels it is not
+    mirrored at all.
+    """
+    axes = tuple(range(fingerprint.dimensions))
+    names = sided(labels.foreground)
+    if laterality == "none" or (laterality == "auto" and not names):
+        return axes, "no class name looks sided" if laterality == "auto" else "data.laterality=none"
+    because = f"{', '.join(names)} look sided" if laterality == "auto" else "data.laterality=sided"
+    if fingerprint.dimensions == 3 and fingerprint.unit == "mm":
+        return axes[1:], f"{because}: not mirrored along left-right (axis 0)"
+    return (), f"{because} and the picture's left-right axis is not known: not mirrored"
+
+
+def _stretched(blocks: tuple[int, ...], num_stages: int) -> tuple[int, ...]:
+    """Blocks for any number of stages: the last number is repeated."""
+    return (blocks + (blocks[-1],) * num_stages)[:num_stages]

@@ -1,0 +1,51 @@
+"""What a run was made with: versions, host, git state. Facts for people, never read back by the program."""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("segkit", "torch", "lightning", "monai", "torchmetrics", "mlflow", "hydra-core", "numpy", "safetensors")
+
+
+def environment() -> dict[str, Any]:
+    """Versions of the packages, Python, host, processors, command line and git state of the source checkout."""
+    return {
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "pid": os.getpid(),
+        "command": sys.argv,
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and cleanness of the checkout that `folder` lies in; None without git, checkout or commit."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+
+    def ask(*arguments: str) -> str | None:
+        answer = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}

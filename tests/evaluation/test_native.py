@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from segkit.evaluation import native_prediction
+from segkit.ops.resample import resample_label
+
+GRIDS = [
+    # native shape, spacing, crop, voxels of the plan's grid
+    ((30, 28), (0.5, 0.5), None, (15, 14)),
+    ((31, 27), (1.0, 1.0), ((3, 28), (0, 25)), (40, 37)),
+    ((24, 22, 20), (1.0, 1.0, 1.0), None, (24, 22, 20)),
+    ((24, 22, 20), (1.0, 1.0, 1.0), ((2, 21), (1, 22), (4, 19)), (19, 21, 15)),
+    ((40, 38, 12), (0.8, 0.8, 2.0), ((5, 39), (0, 37), (1, 12)), (27, 30, 22)),
+    ((40, 38, 12), (0.7, 0.7, 5.0), ((5, 39), (0, 37), (1, 12)), (24, 26, 20)),
+    ((40, 38, 12), (0.7, 0.7, 5.0), None, (28, 27, 12)),
+]
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero((a == b) & (b > 0)) / (np.count_nonzero(a > 0) + np.count_nonzero(b > 0))
+
+
+def inside(label, crop):
+    """The label with nothing outside the crop."""
+    kept = np.zeros_like(label)
+    box = tuple(slice(*edge) for edge in crop)
+    kept[box] = label[box]
+    return kept
+
+
+@pytest.mark.parametrize(("shape", "spacing", "crop", "grid"), GRIDS)
+@pytest.mark.parametrize("shift_axis", [None, 0, -1])
+def test_an_oracle_comes_back_and_a_shift_is_seen(made, shape, spacing, crop, grid, shift_axis):
+    way_back = made.geometry(shape, spacing=spacing, crop=crop)
+    crop = way_back.crop
+    label = inside(made.boxes(shape, seed=3), crop)
+    cut = label[tuple(slice(*edge) for edge in crop)]
+    # What `prepare` gives the network; the oracle's logits are that label.
+    apart = 2 if max(spacing) / min(spacing) > 3 else None
+    oracle = made.one_hot(resample_label(cut, grid, separate_axis=apart))
+    straight = dice(native_prediction([oracle], way_back), label)
+    if shift_axis is None:
+        assert straight == 1.0 if grid == cut.shape else straight > 0.9
+        return
+    # One voxel off, in the plan's grid or in the crop, costs more than the resampling does.
+    moved = torch.roll(oracle, 1, dims=shift_axis % len(shape) + 1)
+    assert dice(native_prediction([moved], way_back), label) < straight - 0.02
+    axis = shift_axis % len(shape)
+    off = [edge if i != axis else (edge[0] - 1, edge[1] - 1) for i, edge in enumerate(crop)]
+    if off[axis][0] >= 0:
+        wrong = made.geometry(shape, spacing=spacing, crop=off)
+        assert dice(native_prediction([oracle], wrong), label) < straight - 0.02
+
+
+@pytest.mark.parametrize(("shape", "spacing", "crop", "grid"), GRIDS)
+def test_the_centre_of_mass_stays(made, shape, spacing, crop, grid):
+    """A ramp of logits changes sign in the middle of the crop on every grid."""
+    way_back = made.geometry(shape, spacing=spacing, crop=crop)
+    for axis in range(len(shape)):
+        ramp = (
+            torch.linspace(-1, 1, grid[axis]).reshape([-1 if i == axis else 1 for i in range(len(grid))]).expand(grid)
+        )
+        found = native_prediction([torch.stack([torch.full(grid, 1e-6), ramp])], way_back)
+        start, stop = way_back.crop[axis]
+        by_line = np.moveaxis(found, axis, 0)[start:stop].reshape(stop - start, -1).max(axis=1)
+        assert abs(by_line.sum() - (stop - start) / 2) <= 0.5
+
+
+def test_outside_the_crop_is_background(made):
+    way_back = made.geometry((10, 8), crop=((2, 7), (1, 8)))
+    found = native_prediction([made.one_hot(np.full((5, 7), 2))], way_back)
+    expected = np.zeros((10, 8))
+    expected[2:7, 1:8] = 2
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.int16
+
+
+def test_equals_resampling_all_classes_at_once(made):
+    logits = torch.randn((5, 9, 8, 7), generator=torch.Generator().manual_seed(0))
+    way_back = made.geometry((14, 11, 13))
+    full = torch.nn.functional.interpolate(logits[None], size=(14, 11, 13), mode="trilinear", align_corners=False)[0]
+    np.testing.assert_array_equal(native_prediction([logits], way_back), full.argmax(0).numpy())
+
+
+def test_members_on_different_grids_are_averaged_natively(made):
+    way_back = made.geometry((6, 6))
+    sure, unsure = torch.zeros(2, 3, 3), torch.zeros(2, 6, 6)
+    sure[1], unsure[0] = 3.0, 1.0
+    assert (native_prediction([sure, unsure], way_back) == 1).all()
+    assert (native_prediction([sure, unsure, unsure, unsure, unsure], way_back) == 0).all()
+
+
+def test_a_tie_is_background(made):
+    assert (native_prediction([torch.zeros(3, 4, 4)], made.geometry((4, 4))) == 0).all()
+
+
+@pytest.mark.parametrize("members", [[], [torch.zeros(2, 4, 4), torch.zeros(3, 4, 4)]])
+def test_members_must_agree(made, members):
+    with pytest.raises(ValueError, match="cannot be averaged"):
+        native_prediction(members, made.geometry((4, 4)))

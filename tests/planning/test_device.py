@@ -1,0 +1,28 @@
+"""What is read from the processor's own description."""
+
+import pytest
+
+from segkit.planning.device import _processor, device_facts, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [("fpu avx2 avx512f", False), ("fpu avx512_bf16 sse", True), ("amx_bf16 amx_tile", True), ("avx512_bf16x", False)],
+)
+def test_native_bf16_is_a_flag_of_its_own(tmp_path, flags, native):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: A Processor: 9\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    found, name = _processor(cpuinfo)
+    assert bool(found & {"avx512_bf16", "amx_bf16"}) is native
+    assert name == "A Processor: 9"
+
+
+def test_without_a_description_no_flag_is_claimed(tmp_path):
+    assert _processor(tmp_path / "nothing")[0] == frozenset()
+
+
+def test_this_machine():
+    facts = device_facts("cpu")
+    assert facts.kind == "cpu"
+    assert facts.cores == usable_cores() >= 1
+    assert facts.memory_gib > 0.2
