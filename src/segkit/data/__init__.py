@@ -1,0 +1,1 @@
+"""Cases, files, labels, roles, and what turns them into batches."""

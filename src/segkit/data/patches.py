@@ -1,0 +1,141 @@
+"""Cutting patches from memory-mapped cases and putting them together to a batch.
+
+This is all that a worker does, some hundred microseconds a sample: augmentation happens on the device, by batch.
+"""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from segkit.data.sampling import Draw
+from segkit.data.stored_case import StoredCase
+from segkit.errors import DataError
+from segkit.types import Batch, Size, Spacing, Target
+
+Patch: TypeAlias = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One cut patch; `arrays` by field: image (C, *S), label (*S), valid (*S) bool, instances, cells."""
+
+    n: int
+    case_id: str
+    arrays: Patch
+
+
+class PatchDataset(Dataset[Sample]):
+    """The patch of a draw.
+
+    Args:
+        cases: Training cases, in the order that `Draw.case` counts.
+        source_size: Voxels to cut.
+        fields: Extra arrays to cut: "instances", "cells".
+    """
+
+    def __init__(self, cases: Sequence[StoredCase], *, source_size: Size, fields: frozenset[str] = frozenset()) -> None:
+        self._cases, self._source_size = tuple(cases), tuple(source_size)
+        self._fields = ("image", "label", *sorted(fields))
+
+    def __getitem__(self, index: Draw) -> Sample:
+        """Cut one patch.
+
+        Raises:
+            DataError: Naming the case, whatever went wrong: some exceptions cannot cross from a worker, which
+                would then hang.
+        """
+        case = self._cases[index.case]
+        try:
+            arrays = {name: cut_padded(case.array(name), index.start, self._source_size) for name in self._fields}
+            inside = case.optional("valid")
+            if inside is None:
+                arrays["valid"] = inside_image(case.shape, index.start, self._source_size)
+            else:
+                arrays["valid"] = cut_padded(inside, index.start, self._source_size)
+        except Exception as error:
+            raise DataError(
+                "a prepared case cannot be read",
+                where=f"case {case.case_id}, {case.folder}",
+                why=traceback.format_exception_only(error)[-1].strip(),
+                mend="run the same command again: damaged entries are made anew",
+            ) from error
+        return Sample(index.n, case.case_id, arrays)
+
+
+def cut_padded(array: np.ndarray, start: tuple[int, ...], size: Size) -> np.ndarray:
+    """`size` voxels of the last axes from `start` on, zeros where that lies outside; reads nothing else."""
+    leading = array.ndim - len(size)
+    result = np.zeros((*array.shape[:leading], *size), dtype=array.dtype)
+    read, write = _overlap(tuple(array.shape[leading:]), start, size)
+    everything: tuple[Any, ...] = (...,)
+    result[everything + write] = array[everything + read]
+    return result
+
+
+def inside_image(shape: Size, start: tuple[int, ...], size: Size) -> np.ndarray:
+    """True where a patch overlaps the image."""
+    result = np.zeros(size, dtype=bool)
+    result[_overlap(shape, start, size)[1]] = True
+    return result
+
+
+def _overlap(shape: Size, start: tuple[int, ...], size: Size) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where image and patch overlap: slices into the image, slices into the patch."""
+    first = [min(max(s, 0), n) for s, n in zip(start, shape, strict=True)]
+    last = [max(min(s + p, n), f) for s, p, n, f in zip(start, size, shape, first, strict=True)]
+    read = tuple(slice(f, e) for f, e in zip(first, last, strict=True))
+    write = tuple(slice(f - s, e - s) for f, e, s in zip(first, last, start, strict=True))
+    return read, write
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Samples to a batch; picklable.
+
+    Args:
+        needs: `loss.needs`.
+        num_classes: Classes, background included.
+        spacing: Of the plan.
+    """
+
+    needs: frozenset[str]
+    num_classes: int
+    spacing: Spacing
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Stack the samples. `valid` is None where every voxel of the batch is; labels stay small integers."""
+
+        def stacked(name: str, *, channel: bool = True) -> torch.Tensor:
+            tensor = torch.from_numpy(np.stack([sample.arrays[name] for sample in samples]))
+            return tensor.unsqueeze(1) if channel else tensor
+
+        valid = stacked("valid")
+        present = torch.ones(len(samples), self.num_classes, dtype=torch.bool)
+        target = Target(
+            label=stacked("label"),
+            instances=stacked("instances") if "instances" in self.needs else None,
+            cells=stacked("cells") if "cells" in self.needs else None,
+            labels_present=present if "labels_present" in self.needs else None,
+            spacing=self.spacing if "spacing" in self.needs else None,
+        )
+        return Batch(
+            image=stacked("image", channel=False),
+            target=target,
+            valid=None if bool(valid.all()) else valid,
+            case_id=tuple(sample.case_id for sample in samples),
+            n=tuple(sample.n for sample in samples),
+        )
+
+
+def one_thread(worker: int) -> None:
+    """A worker copies memory; threads of its own would only fight with the training process.
+
+    It lives here and not beside the data module, so that a worker does not import Lightning.
+    """
+    del worker
+    torch.set_num_threads(1)

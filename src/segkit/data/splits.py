@@ -1,0 +1,240 @@
+"""Roles: who trains, who selects, who tests; disjoint by group (person)."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from segkit.errors import DataError, UsageError
+from segkit.ops.keyed_random import generator
+from segkit.types import Case
+
+Role = Literal["train", "tuning", "test"]
+Share: TypeAlias = float | int | Literal["equal"]
+ROLES: tuple[Role, ...] = ("train", "tuning", "test")
+
+_STREAM = 3
+_FEW_GROUPS = 16
+_MIN_TUNING = 4
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The case ids of each role, and the contents of the cases that were seen.
+
+    Args:
+        train: Cases that change the weights.
+        tuning: Cases that choose the checkpoint.
+        test: Cases that nothing but `evaluate` opens.
+        content_hashes: Case id to sha256 of its image files, for train and tuning; filled after `prepare`.
+    """
+
+    train: tuple[str, ...]
+    tuning: tuple[str, ...]
+    test: tuple[str, ...]
+    content_hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        twice = sorted(
+            (set(self.train) & set(self.tuning))
+            | (set(self.train) & set(self.test))
+            | (set(self.tuning) & set(self.test))
+        )
+        if twice:
+            raise DataError("a case has two roles", where=f"case {twice[0]}", why=f"{len(twice)} cases do")
+
+    def of(self, subset: Role) -> tuple[str, ...]:
+        """The case ids of one role."""
+        return {"train": self.train, "tuning": self.tuning, "test": self.test}[subset]
+
+    def role(self, case_id: str) -> Role | None:
+        """The role of a case id, or None."""
+        return next((role for role in ROLES if case_id in self.of(role)), None)
+
+    def role_of_content(self, content_hash: str) -> Role | None:
+        """The role that an image of this content had, whatever its name is now; None for unseen content."""
+        return next((self.role(case_id) for case_id, seen in self.content_hashes.items() if seen == content_hash), None)
+
+    def with_hashes(self, hashes: Mapping[str, str]) -> "Roles":
+        """The same roles, with the content hashes of training and tuning cases."""
+        seen = (*self.train, *self.tuning)
+        return replace(self, content_hashes={case_id: hashes[case_id] for case_id in seen if case_id in hashes})
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-clean dictionary, as split.json stores it."""
+        return {role: list(self.of(role)) for role in ROLES} | {"content_hashes": dict(self.content_hashes)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Roles":
+        """The inverse of `to_json`."""
+        return cls(
+            train=tuple(stored["train"]),
+            tuning=tuple(stored["tuning"]),
+            test=tuple(stored["test"]),
+            content_hashes=dict(stored.get("content_hashes", {})),
+        )
+
+
+def assign_roles(
+    cases: Sequence[Case],
+    *,
+    folds: int = 5,
+    fold: int = 0,
+    tuning: Share = 0.15,
+    seed: int = 12345,
+    file: str | Path | None = None,
+) -> Roles:
+    """Deal the groups to test, tuning and train.
+
+    The sorted groups are shuffled with the seed and cut into k = min(folds, groups) parts whose sizes differ by at
+    most one; part `fold` is the test part, so that over all folds every group is tested once. Tuning takes the next
+    groups in the shuffled order.
+
+    Args:
+        cases: All cases; one role a group, whatever its number of cases.
+        folds: Parts.
+        fold: Which part is the test part, 0 <= fold < k.
+        tuning: Share of the groups outside test, at least 4 of them; 1 where fewer than 16 are left. "equal": as many
+            as test. 0: none, nothing is selected.
+        seed: Key of the shuffle.
+        file: Take the roles from a file instead: JSON {"train": [...], "tuning": [...], "test": [...]}, CSV with the
+            columns case,role, or nnU-Net's splits_final.json, whose `val` of this fold is the test part.
+
+    Raises:
+        DataError: Fewer than three groups; a file whose roles share a group or name unknown cases.
+        UsageError: A fold that is not there; a share outside [0, 1).
+    """
+    if file is not None:
+        roles = _from_file(cases, Path(file).expanduser(), fold=fold, tuning=tuning, seed=seed)
+        assert_disjoint(roles, cases)
+        return roles
+    order = _shuffled({case.group for case in cases}, seed)
+    if len(order) < 3:
+        raise DataError(
+            "too few people to train, select and test on",
+            why=f"{len(cases)} cases of {len(order)} people (groups); it takes three",
+            mend="add cases; or name every role yourself: data.split.file=split.json",
+        )
+    k = min(folds, len(order))
+    if folds < 2 or not 0 <= fold < k:
+        raise UsageError(
+            "there is no such fold",
+            where="data.split.fold",
+            why=f"fold {fold} of min({folds} folds, {len(order)} people) = {k}",
+            mend=f"data.split.fold=0 ... {k - 1}",
+        )
+    bounds = [round(len(order) * part / k) for part in range(k + 1)]
+    test = order[bounds[fold] : bounds[fold + 1]]
+    rest = order[bounds[fold + 1] :] + order[: bounds[fold]]
+    chosen = rest[: _tuning_count(tuning, left=len(rest), test=len(test))]
+    roles = _of_groups(cases, tuning=chosen, test=test)
+    assert_disjoint(roles, cases)
+    return roles
+
+
+def assert_disjoint(roles: Roles, cases: Sequence[Case]) -> None:
+    """Refuse roles that share a group.
+
+    Raises:
+        DataError: Naming a group and two of its cases.
+    """
+    group = {case.case_id: case.group for case in cases}
+    owner: dict[str, tuple[Role, str]] = {}
+    for role in ROLES:
+        for case_id in roles.of(role):
+            if case_id not in group:
+                continue
+            other, first = owner.setdefault(group[case_id], (role, case_id))
+            if other != role:
+                raise DataError(
+                    "one person is in two roles",
+                    where=f"group {group[case_id]}",
+                    why=f"case {first} is in {other}, case {case_id} in {role}",
+                    mend="put every case of a person into one role",
+                )
+
+
+def _shuffled(groups: set[str], seed: int) -> list[str]:
+    ordered = sorted(groups)
+    return [ordered[k] for k in generator(seed, 0, _STREAM).permutation(len(ordered))]
+
+
+def _tuning_count(tuning: Share, *, left: int, test: int) -> int:
+    """How many of the groups outside test select checkpoints; at least one is left to train on."""
+    if tuning == "equal":
+        return min(test, left - 1)
+    if not 0 <= tuning < 1:
+        raise UsageError("a share lies in [0, 1)", where="data.split.tuning", why=f"got {tuning}")
+    if tuning == 0:
+        return 0
+    wanted = 1 if left < _FEW_GROUPS else max(_MIN_TUNING, round(tuning * left))
+    return min(wanted, left - 1)
+
+
+def _of_groups(cases: Sequence[Case], *, tuning: Sequence[str], test: Sequence[str]) -> Roles:
+    roles: dict[Role, list[str]] = {role: [] for role in ROLES}
+    for case in sorted(cases, key=lambda case: case.case_id):
+        role: Role = "test" if case.group in test else "tuning" if case.group in tuning else "train"
+        roles[role].append(case.case_id)
+    return Roles(tuple(roles["train"]), tuple(roles["tuning"]), tuple(roles["test"]))
+
+
+def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, seed: int) -> Roles:
+    where = f"data.split.file={path}"
+    try:
+        stored: Any = _rows(path) if path.suffix.lower() == ".csv" else json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(stored, list):
+            roles = _from_nnunet(cases, stored[fold], tuning=tuning, seed=seed)
+        else:
+            roles = Roles(
+                tuple(stored["train"]),
+                tuple(stored.get("tuning", ())),
+                tuple(stored.get("test", ())),
+                dict(stored.get("content_hashes", {})),
+            )
+    except FileNotFoundError as error:
+        raise UsageError("the file of roles is not there", where=where, why=str(error)) from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(
+            "the file of roles cannot be understood",
+            where=where,
+            why=f"{type(error).__name__}: {error}",
+            mend='write {"train": [...], "tuning": [...], "test": [...]} with case ids',
+        ) from error
+    known = {case.case_id for case in cases}
+    unknown = [case_id for role in ROLES for case_id in roles.of(role) if case_id not in known]
+    if unknown or not roles.train:
+        raise DataError(
+            "the file of roles names cases that are not there"
+            if unknown
+            else "the file of roles leaves nobody to train on",
+            where=where,
+            why=f"{len(unknown)} of them, such as {', '.join(unknown[:3])}" if unknown else "train is empty",
+            mend="use the case ids that `check` prints",
+        )
+    return roles
+
+
+def _rows(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, list[str]] = {role: [] for role in ROLES}
+    for row in rows:
+        found[row["role"].strip()].append(row["case"].strip())
+    return found
+
+
+def _from_nnunet(cases: Sequence[Case], entry: Mapping[str, Sequence[str]], *, tuning: Share, seed: int) -> Roles:
+    """nnU-Net's `val` becomes the test part, since it must not select; tuning is dealt from its `train`."""
+    group = {case.case_id: case.group for case in cases}
+    test = tuple(entry["val"])
+    order = _shuffled({group.get(case_id, case_id) for case_id in entry["train"]}, seed)
+    tested = len({group.get(case_id, case_id) for case_id in test})
+    chosen = set(order[: _tuning_count(tuning, left=len(order), test=tested)])
+    return Roles(
+        train=tuple(case_id for case_id in entry["train"] if group.get(case_id, case_id) not in chosen),
+        tuning=tuple(case_id for case_id in entry["train"] if group.get(case_id, case_id) in chosen),
+        test=test,
+    )
