@@ -1,0 +1,1 @@
+"""What happens around the steps: checkpoints, journals, early stopping, averaged weights, progress."""

@@ -1,0 +1,241 @@
+"""Checkpoints in segkit's own format, through Lightning's hooks.
+
+When a checkpoint is written decides whether a resume is exact. At the end of an epoch: in `on_train_epoch_end`,
+after validation. Within an epoch: in `on_train_batch_end`, never of the epoch's last batch (Lightning would count
+the epoch twice or not at all) and never between two halves of an accumulated step (its gradients are nowhere).
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from segkit.callbacks.position import position
+from segkit.errors import ExitCode, Preempted, StorageError, UsageError, exit_code
+from segkit.runs.checkpoints import read_checkpoint, sweep, write_checkpoint
+from segkit.runs.files import remove_tree
+from segkit.runs.index import refresh
+from segkit.runs.manifest import Entry, checkpoint_path
+
+ENTRY = "segkit_entry"
+"""Key of the checkpoint's entry in Lightning's dictionary."""
+TRAINING_WEIGHTS = "segkit_training_weights"
+"""Key of the weights that the optimizer moves, where `state_dict` holds averaged ones."""
+_TRIES = 3
+_logger = logging.getLogger(__name__)
+
+
+class DirectoryCheckpointIO(CheckpointIO):
+    """Lightning's checkpoint dictionary to and from a checkpoint folder: `Trainer(plugins=[...])`."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: object = None,  # noqa: ARG002  Lightning's signature
+    ) -> None:
+        """Write the folder `path`: weights, optimizer and everything else apart from one another."""
+        rest = dict(checkpoint)
+        entry = rest.pop(ENTRY, None) or {
+            "step": checkpoint["global_step"],
+            "n": 0,
+            "epoch": checkpoint["epoch"],
+            "validated_n": 0,
+            "score": None,
+            "per_case": {},
+        }
+        write_checkpoint(
+            Path(path),
+            Entry.from_json(entry),
+            model=rest.pop("state_dict"),
+            training=rest.pop(TRAINING_WEIGHTS, None),
+            optimizer={"optimizer_states": rest.pop("optimizer_states", [])},
+            state=rest,
+        )
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: object = None,  # noqa: ARG002  always to the CPU; the strategy moves it
+        weights_only: bool | None = None,  # noqa: ARG002  always true
+    ) -> dict[str, Any]:
+        """Verify the folder `path` and give Lightning its dictionary back.
+
+        Raises:
+            StorageError: A file is damaged.
+        """
+        contents = read_checkpoint(Path(path))
+        checkpoint = {**contents.state, **contents.optimizer, "state_dict": contents.model}
+        checkpoint[ENTRY] = contents.entry.to_json()
+        if contents.training is not None:
+            checkpoint[TRAINING_WEIGHTS] = contents.training
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove the folder `path`."""
+        remove_tree(Path(path))
+
+
+class Checkpointing(Checkpoint):
+    """Writes a checkpoint after each epoch, and within one where it is long or the run must stop.
+
+    A full or failing disk leaves the earlier checkpoints untouched and training goes on with a warning; the third
+    failure in a row ends the run.
+
+    Args:
+        root: Folder of the checkpoints.
+        top_k: How many of the highest score stay.
+        keep: How many of the newest stay, at least two.
+        monitor: Name of the logged score; higher is better.
+        every_s: Longest time between two checkpoints within an epoch, s; None for none within epochs.
+        before_save: Called first: whatever must be on the disk before the checkpoint that counts on it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        top_k: int = 1,
+        keep: int = 2,
+        monitor: str = "val/score",
+        every_s: float | None = 600.0,
+        before_save: Callable[[], None] | None = None,
+    ) -> None:
+        self.root, self.top_k, self.keep, self.monitor = Path(root), top_k, keep, monitor
+        self.every_s, self.before_save = every_s, before_save
+        self.save_now = False
+        self._stop_reason: str | None = None
+        self._validated_n = 0
+        self._score: float | None = None
+        self._per_case: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+        self._failures = 0
+        self._epochs = 0
+
+    def preempt(self, reason: str) -> None:
+        """Ask for a checkpoint at the next border of a step and an end with `Preempted`. Safe in a signal handler."""
+        self._stop_reason = reason
+        self.save_now = True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Remove what a killed life left half-written.
+
+        Raises:
+            UsageError: The trainer has `max_steps`, with which Lightning does not resume; see `StepLimit`.
+        """
+        if trainer.max_steps != -1:
+            raise UsageError(
+                "Trainer(max_steps=...) cannot be resumed.",
+                where=f"max_steps={trainer.max_steps}",
+                mend="give the trainer the callback StepLimit instead",
+            )
+        if stage == "fit" and trainer.is_global_zero:
+            sweep(self.root)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Start the clock of checkpoints within an epoch."""
+        self._saved_at = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the score and the cases it came from."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        self._score = None if score is None else float(score)
+        self._per_case = dict(cast("Mapping[str, float]", getattr(pl_module, "last_per_case", {})))
+        self._validated_n = position(trainer).n
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        outputs: object,  # noqa: ARG002
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Write a checkpoint within the epoch, where one was asked for or the time has come."""
+        due = self.every_s is not None and time.monotonic() - self._saved_at >= self.every_s
+        if not (self.save_now or due) or trainer.is_last_batch or trainer.should_stop:
+            return  # the epoch ends with this batch, and with a checkpoint
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        consumed = getattr(batch, "n", ())
+        if consumed and max(consumed) >= position(trainer).n:
+            raise RuntimeError("the batch must be counted as consumed before the callbacks' on_train_batch_end")
+        self._save(trainer, epochs=trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write the checkpoint of the epoch, after validation."""
+        self._save(trainer, epochs=trainer.current_epoch + 1)
+
+    def on_save_checkpoint(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Add what the checkpoint stands for."""
+        where = position(trainer)
+        fresh = self._validated_n == where.n
+        checkpoint[ENTRY] = Entry(
+            step=where.step,
+            n=where.n,
+            epoch=self._epochs,
+            validated_n=self._validated_n,
+            score=self._score if fresh else None,
+            per_case=self._per_case if fresh else {},
+        ).to_json()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the latest validation."""
+        return {"validated_n": self._validated_n}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the position of the latest validation over."""
+        self._validated_n = int(state_dict["validated_n"])
+
+    def _save(self, trainer: Trainer, *, epochs: int) -> None:
+        self._epochs = epochs
+        if self.before_save is not None and trainer.is_global_zero:
+            self.before_save()
+        path = checkpoint_path(self.root, trainer.global_step)
+        try:
+            trainer.save_checkpoint(path)
+            if trainer.is_global_zero:
+                refresh(self.root, top_k=self.top_k, keep=self.keep)
+            self._failures = 0
+        except OSError as error:
+            self._failed(path, error, trainer.lightning_module)
+        self.save_now = False
+        self._saved_at = time.monotonic()
+        if self._stop_reason is not None:
+            reason, self._stop_reason = self._stop_reason, None
+            raise Preempted(
+                "The run was asked to stop and has saved its state.",
+                where=str(path),
+                why=reason,
+                mend="run the same command again: it goes on from here",
+            )
+
+    def _failed(self, path: Path, error: OSError, module: torch.nn.Module) -> None:
+        if exit_code(error) != ExitCode.IO and not isinstance(error, PermissionError):
+            raise error
+        self._failures += 1
+        needed = 3 * sum(p.numel() * p.element_size() for p in module.parameters())
+        free = shutil.disk_usage(self.root).free
+        why = f"{error}; needs about {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+        if self._failures >= _TRIES or self._stop_reason is not None:
+            raise StorageError(
+                f"{self._failures} checkpoints in a row could not be written.",
+                where=str(path),
+                why=why,
+                mend="make room or repair the drive, then run the same command again",
+            ) from error
+        _logger.warning("The checkpoint %s could not be written (%s); training goes on.", path, why)
