@@ -1,0 +1,87 @@
+"""The objects that a configuration describes, each from its group; what the plan decides is filled in.
+
+`trust=True` builds any class that the user typed; the default builds from segkit, MONAI and torch only, which
+is what a verb that reads somebody's run folder wants.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from segkit.augmentation.recipe import Recipe
+from segkit.configuration.instantiate import instantiate, make_factory
+from segkit.planning.plan import Plan
+
+_PLAN_ARGUMENTS = (
+    "in_channels",
+    "num_classes",
+    "dimensions",
+    "features",
+    "strides",
+    "kernel_sizes",
+    "blocks_per_stage",
+    "patch_size",
+)
+
+
+def build_network(config: Mapping[str, Any], plan: Plan, *, trust: bool = False) -> nn.Module:
+    """The network, with every value of the plan that its constructor names and the user did not set.
+
+    Raises:
+        UsageError: If it cannot be built.
+    """
+    supplied = {name: getattr(plan, name) for name in _PLAN_ARGUMENTS}
+    network: nn.Module = instantiate(config["network"], where="network", supplied=supplied, trust=trust)
+    return network
+
+
+def build_loss(config: Mapping[str, Any], plan: Plan, *, trust: bool = False) -> nn.Module:
+    """The loss of one level of logits; deep supervision is laid round it by the module that trains.
+
+    Raises:
+        UsageError: If it cannot be built.
+    """
+    supplied = {"num_classes": plan.num_classes, "dimensions": plan.dimensions, "batch_dice": plan.batch_dice}
+    loss: nn.Module = instantiate(config["loss"], where="loss", supplied=supplied, trust=trust)
+    return loss
+
+
+def build_recipe(config: Mapping[str, Any], *, trust: bool = False) -> Recipe:
+    """The augmentation.
+
+    Raises:
+        UsageError: If it cannot be built.
+    """
+    recipe: Recipe = instantiate(config["augmentation"], where="augmentation", trust=trust)
+    return recipe
+
+
+def build_optimizer(
+    config: Mapping[str, Any], plan: Plan, *, trust: bool = False
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """A function from parameters to the optimizer; the learning rate is the plan's where `lr` is null.
+
+    Raises:
+        UsageError: If it cannot be built.
+    """
+    return make_factory(
+        config["optimizer"],
+        where="optimizer",
+        supplied={"lr": plan.learning_rate},
+        trust=trust,
+        later=("params",),
+    )
+
+
+def build_scheduler(
+    config: Mapping[str, Any], *, trust: bool = False
+) -> Callable[..., LRScheduler | ReduceLROnPlateau]:
+    """A function `(optimizer, *, total_steps)` to the schedule; a schedule without a horizon is not given one.
+
+    Raises:
+        UsageError: If it cannot be built.
+    """
+    return make_factory(config["scheduler"], where="scheduler", trust=trust, later=("optimizer", "total_steps"))

@@ -1,0 +1,67 @@
+"""Rules that bind several keys together; what one key allows stands in its comment."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from segkit.configuration.problems import Problem
+
+
+def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Name every rule that a resolved configuration breaks; rules about sections that it lacks are passed over."""
+    yield from _score(config.get("score") or {})
+    yield from _split(config.get("data") or {})
+    yield from _selection(config)
+    yield from _plan(config.get("plan") or {})
+    yield from _scheduler(config.get("scheduler") or {})
+    name = config.get("run_name")
+    if isinstance(name, str) and (name.startswith("/") or ".." in name.split("/")):
+        yield Problem(f"run_name={name}", "a run lies under paths.runs", "Set paths.runs as well.", "run_name")
+
+
+def _score(score: Mapping[str, Any]) -> Iterator[Problem]:
+    weights = score.get("weights") or {}
+    total = sum(weights.values())
+    if weights and abs(total - 1) > 1e-6:
+        terms = " + ".join(f"{name} {weight:g}" for name, weight in weights.items())
+        yield Problem(
+            "score.weights",
+            f"weights must sum to 1, found {terms} = {total:g}",
+            f"Set all {len(weights)} of them, 0 for what shall not count.",
+            "score.weights",
+        )
+
+
+def _split(data: Mapping[str, Any]) -> Iterator[Problem]:
+    split = data.get("split") or {}
+    if split and split["fold"] >= split["folds"]:
+        why = f"there are {split['folds']} folds, counted from 0"
+        yield Problem(f"data.split.fold={split['fold']}", why, key="data.split.fold")
+
+
+def _selection(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Without tuning cases there is nothing to stop, to select or to lower the rate by."""
+    tuning = ((config.get("data") or {}).get("split") or {}).get("tuning")
+    if tuning != 0:
+        return
+    why = "needs tuning cases, and data.split.tuning is 0"
+    if (config.get("early_stopping") or {}).get("patience") is not None:
+        yield Problem("early_stopping.patience", why, key="early_stopping.patience")
+    if config.get("select") == "best":
+        yield Problem("select=best", why, "Set select=last.", "select")
+    if str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
+        yield Problem("scheduler=plateau", why, "Choose another schedule.", "scheduler")
+
+
+def _plan(plan: Mapping[str, Any]) -> Iterator[Problem]:
+    for names in (("features", "strides", "kernel_sizes", "blocks_per_stage"), ("patch_size", "spacing")):
+        lengths = {name: len(plan[name]) for name in names if plan.get(name) is not None}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            unit = "stage" if "features" in names else "axis"
+            yield Problem("plan", f"one entry each {unit} is needed: {found}", key=f"plan.{next(iter(lengths))}")
+
+
+def _scheduler(scheduler: Mapping[str, Any]) -> Iterator[Problem]:
+    low, high = scheduler.get("base_lr"), scheduler.get("max_lr")
+    if low is not None and high is not None and low >= high:
+        yield Problem(f"scheduler.base_lr={low:g}", f"must be below scheduler.max_lr={high:g}", key="scheduler.base_lr")

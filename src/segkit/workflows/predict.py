@@ -1,0 +1,169 @@
+"""`predict`: masks for new images, each in its image's own geometry, size and file type."""
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segkit.data.layouts import image_cases
+from segkit.data.readers import mask_name, read
+from segkit.errors import DataError, UsageError
+from segkit.evaluation import native_prediction
+from segkit.runs.files import atomic_write, read_json, write_json
+from segkit.types import Case
+from segkit.workflows.loading import TrainedRun, load, load_from, member_logits
+from segkit.workflows.masks import write_mask
+
+__all__ = ["load", "run"]
+
+RECORD = "prediction.json"
+"""Which models the masks of a folder are by: a folder is only gone on with by the same ones."""
+ERRORS = "errors.csv"
+
+
+def run(config: dict[str, Any]) -> list[Path]:
+    """Predict every image of a file or folder.
+
+    Args:
+        config: Keys of configs/predict.yaml; `run` is one run or a list, whose logits are averaged.
+
+    Returns:
+        The masks that are there now.
+
+    Raises:
+        UsageError: Runs that do not go together, or an output folder that holds something else.
+        DataError: An image could not be predicted; the others are written, and errors.csv says which and why.
+    """
+    runs = config["run"] if isinstance(config["run"], list | tuple) else [config["run"]]
+    members = [load_from(config, one) for one in runs]
+    require_compatible(members)
+    cases = image_cases(config["input"])
+    output = Path(config["output"]).expanduser().absolute()
+    targets = targets_of(cases, output)
+    kept = _prepare_output(output, targets, _record(members), overwrite=config.get("overwrite", False))
+    faults: list[tuple[Case, DataError]] = []
+    for number, (case, target) in enumerate(zip(cases, targets, strict=True), start=1):
+        heading = f"[{number}/{len(cases)}] {case.case_id}"
+        if target in kept:
+            print(f"{heading}  kept, was there: {target}", flush=True)
+            continue
+        started = time.perf_counter()
+        try:
+            _predict(members, case, target)
+            print(f"{heading}  {target}  ({time.perf_counter() - started:.1f} s)", flush=True)
+        except DataError as error:
+            faults.append((case, error))
+            print(f"{heading}  NOT PREDICTED: {error.what}", flush=True)
+    _write_errors(output / ERRORS, faults)
+    if faults:
+        raise DataError(
+            f"{len(faults)} of {len(cases)} images could not be predicted",
+            where=str(output / ERRORS),
+            why=str(faults[0][1]) if len(faults) == 1 else "; ".join(sorted({error.what for _, error in faults})),
+            mend="mend these images and run the same command again: the masks that are there are kept",
+        )
+    return targets
+
+
+def require_compatible(members: Sequence[TrainedRun]) -> None:
+    """Refuse to average models that mean different things.
+
+    Raises:
+        UsageError: Labels, channels or number of axes differ.
+    """
+    first = members[0]
+    for other in members[1:]:
+        for what in ("labels", "channels", "dimensions"):
+            a, b = getattr(first.plan, what), getattr(other.plan, what)
+            if a != b:
+                why = f"{first.directory.name} has {a}, {other.directory.name} has {b}"
+                raise UsageError(f"the runs differ in their {what}: they cannot be averaged", where="run", why=why)
+
+
+def targets_of(cases: Sequence[Case], output: Path) -> list[Path]:
+    """Where the mask of each case goes.
+
+    Raises:
+        UsageError: Two masks would have one name, or a mask would replace an image.
+    """
+    targets = [output / mask_name(case.case_id, case.images[0]) for case in cases]
+    first: dict[Path, Case] = {}
+    images = {path.resolve(): case for case in cases for path in case.images}
+    for case, target in zip(cases, targets, strict=True):
+        other = first.setdefault(target, case)
+        if other is not case:
+            why = f"{other.images[0].name} and {case.images[0].name}"
+            raise UsageError("two masks would have one name", where=str(target), why=why, mend="rename one image")
+        if target.resolve() in images:
+            mend = "output=<another folder>"
+            raise UsageError("a mask would replace an image", where=str(target), mend=mend)
+    return targets
+
+
+def _predict(members: Sequence[TrainedRun], case: Case, target: Path) -> None:
+    logits, geometry = member_logits(members, case)
+    if not all(bool(one.isfinite().all()) for one in logits):
+        raise DataError(
+            "the network's output is not finite",
+            where=f"case {case.case_id}",
+            why="NaN or Inf in the logits",
+            mend="look at the image's intensities; or trainer.precision=32-true",
+        )
+    prediction = native_prediction(logits, geometry)
+    like = read(case.images[0], role="image", case=case.case_id)
+    write_mask(target, prediction, geometry=geometry, labels=members[0].plan.labels, like=like)
+
+
+def _record(members: Sequence[TrainedRun]) -> dict[str, Any]:
+    return {
+        "runs": [
+            {
+                "run": member.directory.name,
+                "checkpoint": member.selection.entry.step,
+                "step": member.predictor.step,
+                "mirror_axes": list(member.predictor.mirror_axes),
+            }
+            for member in members
+        ],
+        "note": "Research software, not a medical device.",
+    }
+
+
+def _prepare_output(output: Path, targets: Sequence[Path], record: dict[str, Any], *, overwrite: bool) -> set[Path]:
+    """Make the folder, note whose masks it will hold, and find those that are there already.
+
+    Raises:
+        UsageError: There are masks that these models did not write, and `overwrite` is off.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    there = {target for target in targets if target.exists()}
+    path = output / RECORD
+    if there and not overwrite:
+        try:
+            same = read_json(path) == record
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            raise UsageError(
+                "masks of other models, or other files, stand where these would be written",
+                where=str(sorted(there)[0]),
+                why=f"{len(there)} files; {path.name} does not name these runs and settings",
+                mend="output=<another folder>, or overwrite=true",
+            )
+    write_json(path, record)
+    return set() if overwrite else there
+
+
+def _write_errors(path: Path, faults: Sequence[tuple[Case, DataError]]) -> None:
+    """One row an image that was not predicted; without any, no file."""
+    if not faults:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "file", "what", "where", "why", "mend"])
+    for case, error in faults:
+        writer.writerow([case.case_id, case.images[0], error.what, error.where, error.why, error.mend])
+    atomic_write(path, text.getvalue())

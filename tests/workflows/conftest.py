@@ -1,0 +1,63 @@
+"""A run that needs no training: its network is a threshold, so that what it must predict is known."""
+
+import pytest
+import torch
+
+from segkit.configuration import build_network, compose
+from segkit.data.pipeline import open_dataset, plan_dataset, prepare_dataset
+from segkit.planning.device import DeviceFacts
+from segkit.runs.checkpoints import write_checkpoint
+from segkit.runs.directory import RunDirectory
+from segkit.runs.files import write_json
+from segkit.runs.index import refresh
+from segkit.runs.manifest import Entry, checkpoint_path
+
+CPU = DeviceFacts("cpu", "test", 8 * 2**30, cores=1, native_bf16=False)
+
+
+@pytest.fixture
+def threshold_run(tmp_path):
+    """Factory: `threshold_run(data_root, threshold, *overrides, name="run")` writes a run folder, returns its path.
+
+    The network is a 1x1 convolution of the first channel: class 1 where the normalised intensity exceeds the
+    threshold. Checkpoints: step 1 never predicts anything, step 2 is the threshold.
+    """
+
+    def make(root, threshold, *overrides, name="run", split=None):
+        config = compose(
+            "train",
+            [
+                f"data.root={root}",
+                f"paths.runs={tmp_path / 'runs'}",
+                "plan=tiny",
+                "trainer.precision=32-true",
+                *overrides,
+            ],
+        )
+        opened = open_dataset(config)
+        plan = plan_dataset(opened, config, CPU)
+        prepared = prepare_dataset(opened, plan)
+        convolution = f"torch.nn.Conv{plan.dimensions}d"
+        channels = {"in_channels": plan.in_channels, "out_channels": plan.num_classes}
+        config["network"] = {"_target_": convolution, **channels, "kernel_size": 1}
+        run = RunDirectory(tmp_path / "runs" / name).create()
+        run.save_config(config)
+        write_json(run.plan, plan.to_json())
+        write_json(run.split, prepared.roles.to_json())
+        network = build_network(config, plan)
+        for step, above in ((1, 1e6), (2, threshold)):
+            torch.nn.init.zeros_(network.weight)
+            torch.nn.init.zeros_(network.bias)
+            with torch.no_grad():
+                network.weight[1, 0], network.bias[1] = 1.0, -above
+                network.bias[2:] = -1e6
+            model = {f"network.{key}": value for key, value in network.state_dict().items()}
+            score = 0.1 * step
+            entry = Entry(
+                step=step, n=step, epoch=step, validated_n=step, score=score, per_case={"a": score, "b": score}
+            )
+            write_checkpoint(checkpoint_path(run.checkpoints, step), entry, model=model, optimizer={}, state={})
+        refresh(run.checkpoints)
+        return run.path
+
+    return make

@@ -1,0 +1,43 @@
+"""What `plan` prints and writes."""
+
+import json
+
+from segkit.planning.plan import Plan
+from segkit.workflows import plan as workflow
+
+
+def config(root, cache, output=None):
+    return {
+        "data": {
+            "root": str(root),
+            "name": None,
+            "layout": "auto",
+            "labels": "auto",
+            "groups": None,
+            "ignore_label": None,
+            "laterality": "auto",
+            "max_cases": None,
+            "split": {"folds": 5, "fold": 0, "tuning": 0.15, "seed": 12345, "file": None},
+        },
+        "plan": {"name": "tiny"},
+        "trainer": {"accelerator": "cpu"},
+        "paths": {"cache": str(cache)},
+        "output": output,
+    }
+
+
+def test_plan_is_shown_with_reasons_and_written(nnunet_raw, tmp_path, capsys):
+    output = tmp_path / "folder" / "plan.json"
+    plan = workflow.run(config(nnunet_raw(), tmp_path / "cache", str(output)))
+    printed = capsys.readouterr().out
+    assert "patch_size" in printed
+    assert "because: asked for" in printed
+    assert str(output) in printed
+    assert Plan.from_json(json.loads(output.read_text())) == plan
+
+
+def test_plan_writes_nothing_unasked(nnunet_raw, tmp_path):
+    root = nnunet_raw()
+    before = sorted(root.rglob("*"))
+    workflow.run(config(root, tmp_path / "cache"))
+    assert sorted(root.rglob("*")) == before

@@ -1,0 +1,161 @@
+import csv
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from segkit.errors import DataError, UsageError
+from segkit.workflows.loading import load
+from segkit.workflows.predict import run
+
+CODES = [("L", "A", "S"), ("R", "P", "I"), ("S", "R", "A"), ("A", "I", "L")]
+
+
+def config(run_path, source, output, **keys):
+    return {"run": run_path, "input": str(source), "output": str(output), "trainer": {"accelerator": "cpu"}} | keys
+
+
+def dice(a, b):
+    return 2 * np.count_nonzero((a > 0) & (b > 0)) / (np.count_nonzero(a > 0) + np.count_nonzero(b > 0))
+
+
+def volumes(root):
+    return sorted((root / "imagesTr").glob("*_0000.nii.gz"))
+
+
+@pytest.mark.parametrize("codes", CODES)
+def test_masks_lie_on_the_image_in_any_orientation_and_type(nnunet_raw, threshold_run, tmp_path, codes):
+    root = nnunet_raw(cases=6, num_classes=2, shape=(18, 22, 14), spacing=(0.9, 0.8, 1.6))
+    path = threshold_run(root, 1.3, "plan.spacing=[1.0,1.0,1.3]")
+    source = tmp_path / "new"
+    source.mkdir()
+    image = nibabel.load(volumes(root)[0])
+    # Something outside the crop: zeros round the image, so that the way back must undo crop, grid and order.
+    padded = np.pad(image.get_fdata(), [(3, 1), (0, 4), (2, 2)])
+    truth = np.pad(nibabel.load(root / "labelsTr" / "phantom_000.nii.gz").get_fdata(), [(3, 1), (0, 4), (2, 2)])
+    to = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt(("R", "A", "S")), nibabel.orientations.axcodes2ornt(codes)
+    )
+    affine = image.affine @ nibabel.orientations.inv_ornt_aff(to, padded.shape)
+    turned = nibabel.orientations.apply_orientation(padded, to)
+    nibabel.save(nibabel.Nifti1Image(turned.astype(np.int16), affine), source / "scan_0000.nii.gz")
+    (target,) = run(config(str(path), source, tmp_path / "masks"))
+    mask = nibabel.load(target)
+    assert target.name == "scan.nii.gz"
+    assert mask.shape == turned.shape
+    assert mask.get_data_dtype() == np.int16
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
+    found, expected = np.asarray(mask.dataobj), nibabel.orientations.apply_orientation(truth, to)
+    agreement = dice(found, expected)
+    assert agreement > 0.85
+    for axis in range(3):
+        for shift in (-1, 1):
+            assert dice(np.roll(found, shift, axis), expected) < agreement - 0.02
+
+
+def test_one_damaged_image_of_three(nnunet_raw, threshold_run, tmp_path, capsys):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path = threshold_run(root, 1.3)
+    source = tmp_path / "new"
+    source.mkdir()
+    for k, image in enumerate(volumes(root)[:3]):
+        content = image.read_bytes()
+        (source / f"scan{k}_0000.nii.gz").write_bytes(content[: len(content) // 2] if k == 1 else content)
+    output = tmp_path / "masks"
+    with pytest.raises(DataError, match="1 of 3 images") as raised:
+        run(config(str(path), source, output))
+    assert raised.value.exit_code == 65
+    assert sorted(p.name for p in output.iterdir()) == ["errors.csv", "prediction.json", "scan0.nii.gz", "scan2.nii.gz"]
+    with (output / "errors.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["case_id"] == "scan1"
+    assert row["what"]
+    # Mended, the same command does what is left and says what it kept.
+    (source / "scan1_0000.nii.gz").write_bytes(volumes(root)[1].read_bytes())
+    capsys.readouterr()
+    run(config(str(path), source, output))
+    assert capsys.readouterr().out.count("kept") == 2
+    assert (output / "scan1.nii.gz").exists()
+    assert not (output / "errors.csv").exists()
+
+
+def test_masks_of_another_model_are_not_gone_on_with(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2)
+    first, second = threshold_run(root, 1.3, name="first"), threshold_run(root, 1.3, name="second")
+    source, output = volumes(root)[0], tmp_path / "masks"
+    (target,) = run(config(str(first), source, output))
+    before = target.stat().st_mtime_ns
+    with pytest.raises(UsageError, match="overwrite=true"):
+        run(config(str(second), source, output))
+    assert target.stat().st_mtime_ns == before
+    run(config(str(second), source, output, overwrite=True))
+    assert target.stat().st_mtime_ns > before
+
+
+def test_images_are_never_replaced(nnunet_raw, threshold_run, paired_pictures, tmp_path):
+    path = threshold_run(paired_pictures(cases=6), 1.0)
+    folder = tmp_path / "pictures" / "images"
+    with pytest.raises(UsageError, match="replace an image"):
+        run(config(str(path), folder, folder))
+
+
+def test_the_mean_of_two_runs(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2, shape=(16, 18, 14))
+    low, high = threshold_run(root, 0.5, name="low"), threshold_run(root, 2.1, "plan.spacing=[1.2,1,1]", name="high")
+    middle = threshold_run(root, 1.3, name="middle")
+    source = volumes(root)[0]
+    (both,) = run(config([str(low), str(high)], source, tmp_path / "both"))
+    (single,) = run(config(str(middle), source, tmp_path / "single"))
+    a, b = (np.asarray(nibabel.load(p).dataobj) for p in (both, single))
+    assert dice(a, b) > 0.97
+
+
+def test_runs_of_other_labels_are_not_averaged(nnunet_raw, threshold_run, tmp_path):
+    two = threshold_run(nnunet_raw(cases=6, num_classes=2, name="two"), 1.3, name="two")
+    three = threshold_run(nnunet_raw(cases=6, num_classes=3, name="three"), 1.3, name="three")
+    with pytest.raises(UsageError, match="differ in their labels"):
+        run(config([str(two), str(three)], tmp_path / "two", tmp_path / "masks"))
+
+
+def test_objects_are_numbered_where_labels_are_instances(paired_pictures, threshold_run, tmp_path):
+    root = paired_pictures(cases=8, kind="instances", shape=(64, 56))
+    path = threshold_run(root, 1.0, "data.labels=instances")
+    run(config(str(path), root / "images", tmp_path / "masks"))
+    for k in range(4):
+        found = np.asarray(Image.open(tmp_path / "masks" / f"picture_{k:03d}.png"))
+        truth = np.asarray(Image.open(root / "labels" / f"picture_{k:03d}.png"))
+        sizes = np.bincount(found.ravel())[1:]
+        assert np.count_nonzero(sizes > 10) == truth.max()
+        assert found.shape == truth.shape
+        _, components = ndimage.label(found > 0, structure=np.ones((3, 3)))
+        assert components == found.max()
+
+
+def test_label_ids_of_a_mask_are_the_users(paired_pictures, threshold_run, tmp_path):
+    root = paired_pictures(cases=6, kind="mask")
+    path = threshold_run(root, 1.0)
+    (target,) = run(config(str(path), root / "images" / "picture_000.png", tmp_path / "masks"))
+    found = np.asarray(Image.open(target))
+    assert set(np.unique(found)) == {0, 255}
+    assert found.dtype == np.uint8
+
+
+def test_the_python_api_agrees_with_the_command(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2, spacing=(1.0, 1.0, 1.5))
+    path = threshold_run(root, 1.3, "plan.spacing=[1,1,1.2]")
+    source = volumes(root)[0]
+    (target,) = run(config(str(path), source, tmp_path / "masks"))
+    expected = np.asarray(nibabel.load(target).dataobj)
+    trained = load(path, accelerator="cpu")
+    np.testing.assert_array_equal(trained.predict(source), expected)
+    array = nibabel.load(source).get_fdata()
+    np.testing.assert_array_equal(trained.predict(array, spacing=(1.0, 1.0, 1.5)), expected)
+    np.testing.assert_array_equal(trained.predict(array[None], spacing=(1.0, 1.0, 1.5)), expected)
+    with pytest.raises(UsageError, match="mm"):
+        trained.predict(array)
+    with pytest.raises(DataError, match="does not fit"):
+        trained.predict(array[0], spacing=(1.0, 1.0))
+    with pytest.raises(UsageError, match="one image at a time"):
+        trained.predict(root / "imagesTr")
