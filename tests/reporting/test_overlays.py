@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from segkit.reporting.overlays import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_case, draw_overlay, outline_field
-from segkit.types import Geometry, Labels, PreparedCase
+from segkit.reporting.overlays import PREDICTION_COLOUR, REFERENCE_COLOUR, draw_overlay, outline_field
+from segkit.types import Labels
 
 TWO = Labels(("background", "blob"), (0, 1))
 THREE = Labels(("background", "anterior", "posterior"), (0, 1, 2))
@@ -94,19 +94,6 @@ def test_a_wrong_number_of_spacings_is_refused(tmp_path):
     image = np.zeros((1, 6, 5, 4), dtype=np.float32)
     with pytest.raises(ValueError, match="spacing"):
         draw_overlay(image, None, None, path=tmp_path / "x.png", title="", spacing=(1.0, 1.0), labels=TWO)
-
-
-def test_a_prepared_case_is_black_outside_of_its_mask(tmp_path):
-    """Inside, 0 is the mean and grey; outside, 0 stands for nothing."""
-    label = _box()
-    valid = np.zeros(label.shape, dtype=bool)
-    valid[2:-2, 2:-2, 2:-2] = True
-    image = np.where(valid, np.random.default_rng(0).normal(0, 1, label.shape), 0.0).astype(np.float32)[None]
-    geometry = Geometry((0, 1, 2), (False,) * 3, label.shape, (1.0,) * 3, tuple((0, n) for n in label.shape))
-    case = PreparedCase("c", "g", image, valid, label.astype(np.int8), None, None, geometry, "0")
-    draw_case(case, label, path=tmp_path / "case.png", title="c", spacing=(1.0,) * 3, labels=TWO)
-    picture = matplotlib.image.imread(tmp_path / "case.png")[..., :3]
-    assert (picture.max(axis=-1) == 0).mean() > 0.1
 
 
 def test_the_drawn_contour_encloses_the_drawn_structure(tmp_path):

@@ -24,6 +24,7 @@ _PLAN_ARGUMENTS = (
     "kernel_sizes",
     "blocks_per_stage",
     "patch_size",
+    "supervised_levels",
 )
 
 

@@ -13,9 +13,16 @@ def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _selection(config)
     yield from _plan(config.get("plan") or {})
     yield from _scheduler(config.get("scheduler") or {})
+    yield from _devices(config.get("trainer") or {})
     name = config.get("run_name")
     if isinstance(name, str) and (name.startswith("/") or ".." in name.split("/")):
         yield Problem(f"run_name={name}", "a run lies under paths.runs", "Set paths.runs as well.", "run_name")
+
+
+def _devices(trainer: Mapping[str, Any]) -> Iterator[Problem]:
+    if trainer.get("devices", 1) > 1:
+        why = "a run trains on one device in this version"
+        yield Problem(f"trainer.devices={trainer['devices']}", why, "Set trainer.devices=1.", "trainer.devices")
 
 
 def _score(score: Mapping[str, Any]) -> Iterator[Problem]:

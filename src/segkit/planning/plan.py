@@ -94,6 +94,11 @@ class Plan:
         return len(self.channels)
 
     @property
+    def supervised_levels(self) -> int | None:
+        """Decoder levels with a supervision head; None for all. nnU-Net gives its coarsest head no weight."""
+        return max(1, len(self.features) - 2) if self.name == "nnunet" else None
+
+    @property
     def masked(self) -> bool:
         """Whether any channel is normalised inside the nonzero region only."""
         return any(channel.masked for channel in self.normalisation)

@@ -9,6 +9,7 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from segkit.reporting.png import png_bytes
 from segkit.runs.files import atomic_write
@@ -125,6 +126,7 @@ def _panel(axes: Axes, title: str, remark: str) -> None:
     axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
     axes.set_title(remark, fontsize=8, loc="right", color="0.4")
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -22,7 +22,7 @@ from scipy import ndimage
 from segkit.reporting.planes import Plane, Unit, planes_of, round_length, window
 from segkit.reporting.png import png_bytes
 from segkit.runs.files import atomic_write
-from segkit.types import Labels, PreparedCase, Spacing
+from segkit.types import Labels, Spacing
 
 REFERENCE_COLOUR: Final = "#00d8ff"
 PREDICTION_COLOUR: Final = "#ffb000"
@@ -87,41 +87,6 @@ def draw_overlay(
     _legend(figure, labels, reference is not None, prediction is not None)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, png_bytes(figure))
-
-
-def draw_case(
-    case: PreparedCase,
-    prediction: Int[np.ndarray, "..."] | None,
-    *,
-    path: Path,
-    title: str,
-    spacing: Spacing,
-    labels: Labels,
-) -> None:
-    """Draw a prepared case on the plan's grid, where image, label and logits share their voxels.
-
-    Args:
-        case: Prepared. What lies outside a masked normalisation is shown black: there 0 stands for nothing, inside
-            for the mean.
-        prediction: Class indices on the plan's grid: the argmax of the logits.
-        path: PNG to write.
-        title: Stands above.
-        spacing: The plan's.
-        labels: Class names.
-    """
-    image = np.array(case.image, dtype=np.float32)
-    if case.valid is not None:
-        image = np.where(case.valid, image, image.min())
-    draw_overlay(
-        image,
-        None if case.label is None else np.asarray(case.label),
-        prediction,
-        path=path,
-        title=title,
-        spacing=spacing,
-        labels=labels,
-        unit=case.geometry.unit,
-    )
 
 
 def _panels(planes: Sequence[Plane], *, stacked: bool) -> tuple[Figure, list[tuple[Axes, Axes]]]:

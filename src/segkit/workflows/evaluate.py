@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segkit.data.cases import read_image
-from segkit.data.geometry import canonical
 from segkit.data.layouts import discover
 from segkit.data.readers import mask_name
 from segkit.data.sample import sample_root
@@ -19,10 +16,11 @@ from segkit.data.splits import ROLES
 from segkit.data.store import Store
 from segkit.errors import DataError
 from segkit.evaluation import CaseResult, Summary, evaluate_case, summarise, write_per_case, write_summary
-from segkit.reporting.overlays import draw_overlay
+from segkit.reporting.report import write_report
 from segkit.types import Case, Labels, PreparedCase
 from segkit.workflows.loading import TrainedRun, load_from
 from segkit.workflows.masks import write_mask
+from segkit.workflows.native_overlay import draw_native
 from segkit.workflows.provenance import SEEN, Subset, label_of, seen_cases
 
 
@@ -54,6 +52,7 @@ def run(config: dict[str, Any]) -> Summary:
     write_per_case(output / "per_case.csv", results, trained.plan.labels, note=label if label == SEEN else "")
     write_summary(output / "summary.json", summary, facts=facts)
     _draw(output / "overlays", worst, trained.plan.labels, label=label)
+    write_report(trained.directory)
     _print(summary, facts, output=output, seconds=time.perf_counter() - started)
     return summary
 
@@ -139,15 +138,13 @@ def _draw(folder: Path, worst: Sequence[_Worst], labels: Labels, *, label: str) 
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     for rank, one in enumerate(worst, start=1):
-        draw_overlay(
-            canonical(read_image(one.case))[0],
-            np.asarray(one.prepared.native_label),
+        draw_native(
+            one.case,
+            one.prepared,
             one.result.prediction,
+            labels=labels,
             path=staged / f"{rank:02d}-{one.case.case_id}.png",
             title=f"{one.case.case_id}  score {one.score:.3f}  ({label})",
-            spacing=one.prepared.geometry.native_spacing,
-            labels=labels,
-            unit=one.prepared.geometry.unit,
         )
     shutil.rmtree(folder, ignore_errors=True)
     staged.rename(folder)

@@ -7,9 +7,10 @@ import torch
 from segkit.data.stored_case import StoredCase
 from segkit.evaluation import CaseResult, evaluate_case, write_per_case
 from segkit.reporting.curves import draw_curves
-from segkit.reporting.overlays import draw_case
 from segkit.runs.directory import RunDirectory
+from segkit.types import Case
 from segkit.workflows.loading import TrainedRun
+from segkit.workflows.native_overlay import draw_native
 
 MARK = "selection score (optimistic)"
 """What every score on a tuning case is called."""
@@ -23,27 +24,28 @@ def score_tuning(trained: TrainedRun, cases: Sequence[StoredCase]) -> list[CaseR
     return results
 
 
-def draw_tuning(trained: TrainedRun, cases: Sequence[StoredCase], *, number: int, folder: str = "") -> None:
+def draw_tuning(
+    trained: TrainedRun, cases: Sequence[tuple[Case, StoredCase]], *, number: int, folder: str = ""
+) -> None:
     """Overlays of the first `number` tuning cases, the same ones each time.
 
     Args:
         trained: The run with the weights to draw by.
-        cases: Tuning cases.
+        cases: Tuning cases: their files, and as prepared.
         number: How many.
         folder: Below overlays/; empty for overlays/ itself.
     """
-    for stored in sorted(cases, key=lambda case: case.case_id)[:number]:
-        case = stored.load()
-        result = evaluate_case(trained.predictor, case, trained.settings)
-        assert result.logits is not None
+    for case, stored in sorted(cases, key=lambda pair: pair[0].case_id)[:number]:
+        prepared = stored.load()
+        result = evaluate_case(trained.predictor, prepared, trained.settings)
         dice = torch.tensor([float(row.overlap.dice) for row in result.rows]).nanmean()
-        draw_case(
+        draw_native(
             case,
-            result.logits.argmax(dim=0).numpy(),
+            prepared,
+            result.prediction,
+            labels=trained.plan.labels,
             path=trained.directory.overlays / folder / f"{case.case_id}.png",
             title=f"{case.case_id}: mean Dice {float(dice):.3f}, tuning case",
-            spacing=trained.plan.spacing,
-            labels=trained.plan.labels,
         )
 
 

@@ -18,14 +18,16 @@ from lightning.pytorch import Callback
 
 from segkit.callbacks.quiet import quiet
 from segkit.configuration import build_loss
-from segkit.data.pipeline import Opened, Prepared, open_dataset, plan_dataset, prepare_dataset
+from segkit.data.pipeline import Opened, open_dataset, plan_dataset, prepare_dataset
 from segkit.data.sample import sample_root
 from segkit.data.splits import Roles
+from segkit.data.stored_case import StoredCase
 from segkit.errors import Preempted
 from segkit.evaluation import EvaluationSettings
 from segkit.planning.device import DeviceFacts, device_facts
 from segkit.planning.plan import Plan
 from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, start_banner
+from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
 from segkit.runs.environment import package_version
@@ -37,6 +39,7 @@ from segkit.runs.resume import ResumePoint, find_resume_point, rewind_to
 from segkit.runs.selection import Selection
 from segkit.tracking.journal import Journal
 from segkit.tracking.uploader import Uploader
+from segkit.types import Case
 from segkit.workflows.components import Components, build_components, set_threads
 from segkit.workflows.finishing import draw_run_curves, draw_tuning, score_tuning
 from segkit.workflows.loading import TrainedRun, load
@@ -103,6 +106,7 @@ class _Life:
         loss = build_loss(config, plan, trust=True)
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
         write_json(directory.split, prepared.roles.to_json())
+        tuning = list(zip(opened.cases("tuning"), prepared.tuning, strict=True))
         uploader = self._uploader()
         every = config["overlays"]["every_n_epochs"] or 0
         parts = build_components(
@@ -115,7 +119,7 @@ class _Life:
             max_epochs=max_epochs,
             snapshots=[
                 (lambda *_: uploader.sync() if uploader else None, 1),
-                (lambda *_: self._draw_epoch(prepared), every),
+                (lambda *_: self._draw_epoch(tuning), every),
             ],
             callbacks=callbacks,
         )
@@ -126,7 +130,7 @@ class _Life:
         directory.save_status("running", run=directory.name, max_epochs=max_epochs)
         self._fit(parts, uploader)
         reason = parts.early_stopping.reason if parts.early_stopping else ""
-        trained = self._draw(prepared)
+        trained = self._draw(tuning)
         score_tuning(trained, prepared.tuning)
         return self._end(trained, reason or f"all {max_epochs} epochs are done", max_epochs, uploader=uploader)
 
@@ -134,15 +138,15 @@ class _Life:
         accelerator = self.config["trainer"]["accelerator"]
         return load(self.directory.path, checkpoint=checkpoint, accelerator=accelerator, trust=True)
 
-    def _draw_epoch(self, prepared: Prepared) -> None:
-        self._draw(prepared, checkpoint="last")
+    def _draw_epoch(self, tuning: Sequence[tuple[Case, StoredCase]]) -> None:
+        self._draw(tuning, checkpoint="last")
 
-    def _draw(self, prepared: Prepared, *, checkpoint: str = "selected") -> TrainedRun:
+    def _draw(self, tuning: Sequence[tuple[Case, StoredCase]], *, checkpoint: str = "selected") -> TrainedRun:
         """Curves, and overlays by the weights of a checkpoint."""
         trained = self._load(checkpoint)
         draw_run_curves(self.directory)
         epoch = "" if checkpoint == "selected" else f"epoch-{trained.selection.entry.epoch:04d}"
-        draw_tuning(trained, prepared.tuning, number=self.config["overlays"]["cases"], folder=epoch)
+        draw_tuning(trained, tuning, number=self.config["overlays"]["cases"], folder=epoch)
         return trained
 
     def _decide(self) -> tuple[Opened, Plan]:
@@ -196,6 +200,7 @@ class _Life:
             selected_because=selection.reason,
             selection_score_optimistic=selection.entry.score,
         )
+        write_report(directory)
         if uploader:
             self._finish_copy(uploader, selection, folder, reason)
         if selection.warning:
@@ -224,7 +229,7 @@ class _Life:
     def _finish_copy(self, uploader: Uploader, selection: Selection, folder: Path, reason: str) -> None:
         directory = self.directory
         files = (directory.config, directory.plan, directory.split, directory.per_case, directory.curves)
-        for path in (*files, directory.overlays):
+        for path in (*files, directory.overlays, directory.report):
             if path.exists():
                 uploader.do(methodcaller("artifact", path))
         beside = (directory.config, directory.plan)
@@ -275,7 +280,7 @@ class _Life:
         entry, directory = selection.entry, self.directory
         scores = torch.tensor([value for value in entry.per_case.values() if math.isfinite(value)])
         places = {"run": directory.path, "checkpoint": folder, "curves": directory.curves, "tables": directory.per_case}
-        places |= {"overlays": directory.overlays, "log": directory.log}
+        places |= {"overlays": directory.overlays, "report": directory.report, "log": directory.log}
         return EndFacts(
             reason=reason,
             selected=f"{folder.name} (epoch {entry.epoch}): {selection.reason}",
@@ -287,7 +292,7 @@ class _Life:
             commands=[
                 command_line("evaluate", [f"run={directory.path}", "subset=test"]),
                 command_line("predict", [f"run={directory.path}", "input=IMAGES", "output=MASKS"]),
-                command_line("report", [f"run={directory.path}"]),
+                command_line("status", [f"run={directory.path}"]),
             ],
         )
 
