@@ -36,15 +36,13 @@ from segkit.runs.horizon import horizon
 from segkit.runs.locate import default_name
 from segkit.runs.manifest import checkpoint_path
 from segkit.runs.resume import ResumePoint, find_resume_point, rewind_to
-from segkit.runs.selection import Selection
+from segkit.runs.selection import FEW_CASES, Selection
 from segkit.tracking.journal import Journal
 from segkit.tracking.uploader import Uploader
 from segkit.types import Case
 from segkit.workflows.components import Components, build_components, set_threads
 from segkit.workflows.finishing import draw_run_curves, draw_tuning, score_tuning
 from segkit.workflows.loading import TrainedRun, load
-
-logger = logging.getLogger(__name__)
 
 
 def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> TrainedRun:
@@ -203,8 +201,6 @@ class _Life:
         write_report(directory)
         if uploader:
             self._finish_copy(uploader, selection, folder, reason)
-        if selection.warning:
-            logger.warning("%s", selection.warning)
         print(end_block(self._end_facts(selection, folder, reason)), flush=True)
         return trained
 
@@ -273,7 +269,7 @@ class _Life:
             tracking="off" if tracking["name"] == "none" else str(tracking["uri"] or config["paths"]["mlflow"]),
             resume_line=command_line("train", [f"run_name={directory.name}", *_typed(config)]),
             resumed_from=resumed,
-            warnings=[str(finding) for finding in opened.findings if finding.level == "warning"],
+            warnings=[*_few(tuning), *(str(finding) for finding in opened.findings if finding.level == "warning")],
         )
 
     def _end_facts(self, selection: Selection, folder: Path, reason: str) -> EndFacts:
@@ -322,6 +318,13 @@ def _default_name(config: Mapping[str, Any]) -> str:
     return default_name(dataset, config["experiment"], datetime.now())
 
 
+def _few(tuning: int) -> list[str]:
+    """A warning where so few cases select that chance does."""
+    if 0 < tuning < FEW_CASES:
+        return [f"{tuning} tuning cases: below {FEW_CASES} the choice of the checkpoint is mostly chance"]
+    return []
+
+
 def _short(part: Mapping[str, Any]) -> str:
     """A part of the configuration in a word or two: the terms of a sum, else the name of the class."""
     return " + ".join(part["terms"]) if part.get("terms") else str(part["_target_"]).rpartition(".")[2]
@@ -337,17 +340,25 @@ def _typed(config: Mapping[str, Any]) -> list[str]:
 
 
 class _log_file:
-    """Also writes what the package logs to a file."""
+    """Also writes what the package logs to a file; warnings go on to standard error."""
 
     def __init__(self, path: Path) -> None:
-        self._handler = logging.FileHandler(path, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file, console = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        console.setLevel(logging.WARNING)
+        self._handlers = (file, console)
 
     def __enter__(self) -> None:
         package = logging.getLogger("segkit")
-        package.addHandler(self._handler)
-        package.setLevel(min(package.level or logging.INFO, logging.INFO))
+        self._level = package.level
+        package.setLevel(logging.INFO)
+        for handler in self._handlers:
+            package.addHandler(handler)
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("segkit").removeHandler(self._handler)
-        self._handler.close()
+        package = logging.getLogger("segkit")
+        package.setLevel(self._level)
+        for handler in self._handlers:
+            package.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,79 @@
+"""Interrupted after any step and started again by the same command: the run that was never interrupted, to the bit."""
+
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Callback
+
+from segkit.callbacks.checkpointing import Checkpointing
+from segkit.errors import Preempted, UsageError
+from segkit.workflows.train import run
+
+STEPS = 6
+
+
+class StopAfter(Callback):
+    """Asks for the end of the run as a signal would, after a given optimizer step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            next(c for c in trainer.callbacks if isinstance(c, Checkpointing)).preempt("the test")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("trainer.ema_decay=0.9", "trainer.accumulate=2"), ("trainer.precision=bf16-mixed", "optimizer=sgd")],
+    ids=["float32", "averaged weights, accumulation", "bfloat16, sgd"],
+)
+def test_stopped_after_every_step(run_config, end_state, assert_bitwise_equal, overrides):
+    whole = run(run_config("whole", *overrides)).directory.path
+    expected = end_state(whole)
+    assert expected["step"] == STEPS
+    for step in range(1, STEPS):
+        config = run_config(f"stopped-{step}", *overrides)
+        with pytest.raises(Preempted):
+            run(config, callbacks=[StopAfter(step)])
+        resumed = run(config).directory.path
+        assert_bitwise_equal(expected, end_state(resumed))
+
+
+def test_a_finished_run_trains_nothing_more_and_says_so(run_config, end_state, assert_bitwise_equal, capsys):
+    config = run_config("done")
+    before = end_state(run(config).directory.path)
+    capsys.readouterr()
+    assert_bitwise_equal(before, end_state(run(config).directory.path))
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_extra_epochs_go_on_from_the_end(run_config, end_state):
+    path = run(run_config("more")).directory.path
+    run(run_config("more", "extra_epochs=1"))
+    assert end_state(path)["step"] == STEPS + 3
+    run(run_config("more", "extra_epochs=1"))
+    assert end_state(path)["step"] == STEPS + 6
+
+
+def test_a_changed_learning_rate_applies_on_resume(run_config, end_state):
+    path = run(run_config("rate", "scheduler=constant", "optimizer.lr=1e-3")).directory.path
+    run(run_config("rate", "scheduler=constant", "optimizer.lr=5e-4", "trainer.max_epochs=3"))
+    rates = [line for line in (path / "metrics.jsonl").read_text().splitlines() if '"lr"' in line]
+    assert '"value": 0.001' in rates[0]
+    assert '"value": 0.0005' in rates[-1]
+
+
+def test_what_may_not_change_is_refused_with_both_values(run_config):
+    run(run_config("fixed", "trainer.max_epochs=1"))
+    with pytest.raises(UsageError, match=r"seed: 0 -> 1") as refused:
+        run(run_config("fixed", "seed=1"))
+    assert refused.value.exit_code == 2
+
+
+def test_resume_never_and_must(run_config, tmp_path: Path):
+    with pytest.raises(UsageError, match="nothing to go on"):
+        run(run_config("absent", "resume=must"))
+    run(run_config("present", "trainer.max_epochs=1"))
+    with pytest.raises(UsageError, match="already"):
+        run(run_config("present", "resume=never"))

@@ -1,0 +1,12 @@
+"""The number of loader processes changes the speed and nothing else."""
+
+import pytest
+
+from segkit.workflows.train import run
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(1, True), pytest.param(4, False, marks=pytest.mark.slow)])
+def test_the_same_weights_with_any_number_of_workers(run_config, end_state, assert_bitwise_equal, workers, persistent):
+    expected = end_state(run(run_config("none")).directory.path)
+    config = run_config("some", f"data.workers={workers}", f"data.persistent_workers={str(persistent).lower()}")
+    assert_bitwise_equal(expected, end_state(run(config).directory.path))

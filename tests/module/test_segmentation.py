@@ -1,0 +1,141 @@
+"""The module's own arithmetic: rates, cool-down, plateau. Its steps are shown by the integration tests."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from segkit.evaluation import EvaluationSettings
+from segkit.module import schedules
+from segkit.module.segmentation import SegmentationModule
+from segkit.planning.plan import Normalisation, Plan
+from segkit.types import Batch, Labels, Target
+
+PLAN = Plan(
+    name="tiny",
+    dimensions=2,
+    channels=("grey",),
+    labels=Labels(("background", "object"), (0, 1)),
+    spacing=(1.0, 1.0),
+    unit="pixel",
+    normalisation=(Normalisation("zscore"),),
+    patch_size=(8, 8),
+    batch_size=2,
+    features=(4,),
+    strides=((1, 1),),
+    kernel_sizes=((3, 3),),
+    blocks_per_stage=(1,),
+    batch_dice=False,
+    steps_per_epoch=5,
+    max_epochs=4,
+    learning_rate=0.1,
+    validation_every_n_epochs=1,
+    precision="32-true",
+    tile_batch=1,
+    flip_axes=(0, 1),
+)
+
+
+class Threshold(nn.Module):
+    """One weight: the logit of the object is weight x intensity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(image), self.weight * image], dim=1)
+
+
+class SquaredError(nn.Module):
+    needs = frozenset()
+
+    def forward(self, logits: torch.Tensor, target: Target) -> torch.Tensor:
+        return (logits[:, 1:] - target.label).square().mean()
+
+
+def module(scheduler=schedules.poly) -> SegmentationModule:
+    return SegmentationModule(
+        Threshold(),
+        SquaredError(),
+        plan=PLAN,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        scheduler=scheduler,
+        total_steps=20,
+        settings=EvaluationSettings(),
+        precision="32-true",
+    )
+
+
+def test_the_cooldown_brings_any_schedule_linearly_to_zero() -> None:
+    made = module()
+    multiplier = made.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    before = [multiplier(step) for step in range(20)]
+    assert before == pytest.approx([(1 - step / 20) ** 0.9 for step in range(20)])
+    made._cooldown = (8, 4)
+    after = [multiplier(step) for step in range(20)]
+    assert after[:8] == before[:8]
+    assert after[8:13] == pytest.approx([before[8] * (1 - k / 4) for k in range(5)])
+    assert after[12:] == [0.0] * 8
+
+
+def test_a_second_request_does_not_prolong_the_cooldown() -> None:
+    made = module()
+    made.anneal(10)
+    made.anneal(100)
+    assert made._cooldown == (0, 10)
+
+
+def test_the_plateau_is_not_lightnings_to_step() -> None:
+    made = module(schedules.plateau)
+    assert isinstance(made.configure_optimizers(), torch.optim.SGD)
+    assert made._plateau is not None
+
+
+def test_what_is_saved_comes_back() -> None:
+    made, other = module(schedules.plateau), module(schedules.plateau)
+    label = torch.tensor([[[[1, 0], [1, 1]]]])
+    made._train_dice.update(torch.stack([1.0 - label[:, 0], label[:, 0].float()], dim=1), label)
+    made.anneal(7)
+    for each in (made, other):
+        each.configure_optimizers()
+    made._plateau.step(1.0)
+    made._plateau.step(2.0)
+    checkpoint: dict = {}
+    made.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    other.on_fit_start()
+    assert other._cooldown == (0, 7)
+    assert other._plateau.num_bad_epochs == made._plateau.num_bad_epochs == 1
+    torch.testing.assert_close(other._train_dice.compute(), made._train_dice.compute())
+
+
+def test_whole_image_loss_is_the_configured_loss_of_the_logits(prepared_case) -> None:
+    made = module()
+    logits = torch.randn(2, 4, 4)
+    expected = (logits[1] - torch.as_tensor(prepared_case.label.copy())).square().mean()
+    torch.testing.assert_close(made._whole_image_loss(logits, prepared_case), expected)
+
+
+@pytest.fixture
+def prepared_case():
+    import numpy as np
+
+    from segkit.types import Geometry, PreparedCase
+
+    label = (np.arange(16).reshape(4, 4) % 2).astype(np.int8)
+    geometry = Geometry((0, 1), (False, False), (4, 4), (1.0, 1.0), ((0, 4), (0, 4)), "pixel")
+    return PreparedCase("c", "g", np.zeros((1, 4, 4), np.float32), None, label, label, None, geometry, "0")
+
+
+def test_dropout_of_a_step_depends_on_the_seed_and_the_first_sample_alone() -> None:
+    image = torch.zeros(2, 1, 4, 4)
+    batch = Batch(image, Target(torch.zeros(2, 1, 4, 4, dtype=torch.long)), None, ("a", "b"), (6, 7))
+    draws = []
+    for first in (batch, batch, replace(batch, n=(8, 9))):
+        torch.rand(3)  # whatever was drawn before
+        module().on_train_batch_start(first, 0)
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
