@@ -23,9 +23,13 @@ def test_many_alike_are_counted_and_errors_come_first():
     text = describe(findings)
     assert text.index("error") < text.index("note")
     assert "c2" in text
-    assert "c3" not in text
-    assert "broken: 7 more cases" in text
+    assert "error: broken: 7 more cases: c3, c4, c5, c6, c7, c8, c9" in text  # each has to be mended
     assert counts(findings) == "10 errors, 0 warnings, 1 note"
+
+
+def test_of_many_warnings_alike_the_rest_is_only_counted():
+    text = describe([Finding("warning", f"c{k}", "", "odd") for k in range(10)])
+    assert text.splitlines()[-1] == "warning: odd: 7 more cases"
 
 
 def test_an_error_of_a_reader_as_a_finding():

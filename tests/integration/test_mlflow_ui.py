@@ -50,9 +50,11 @@ def test_the_run_its_curves_artifacts_and_model_are_there(page, tmp_path):
     address, path = page
     with chromium.browser(tmp_path) as browser:
         browser.open(address)
-        browser.wait_for("seen", "val/score", "val/dice/ball_a", "trainer.max_epochs", "Finished", "segkit.plan")
+        browser.wait_for(
+            "seen", "val/score", "val/dice/ball_a", "trainer.max_epochs", "Finished", "segkit.plan", "selection scores"
+        )
         browser.open(f"{address}/model-metrics")
-        browser.wait_for("val/score", "val/iou", "val/precision", "val/recall")
+        browser.wait_for("train/dice", "val/iou", "val/precision", "val/recall")
         browser.open(f"{address}/artifacts")
         browser.wait_for("config.yaml", "plan.json", "split.json", "curves.png", "overlays", "per_case.csv")
         browser.screenshot(tmp_path / "artifacts.png")

@@ -1,6 +1,6 @@
 """A fault, oddity or remark on a data set, and what to do with many of them."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -65,17 +65,23 @@ def raise_if_errors(findings: Sequence[Finding]) -> None:
 
 
 def describe(findings: Sequence[Finding], *, examples: int = 3) -> str:
-    """Findings as text, errors first; of many alike the first few are shown and the others counted."""
+    """Findings as text, errors first; of many alike the first few are shown and the others counted.
+
+    Errors must all be mended before training, so the others are named as well.
+    """
     shown: Counter[tuple[str, str]] = Counter()
     total = Counter((finding.level, finding.what) for finding in findings)
+    cases: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     parts = []
     for finding in sorted(findings, key=lambda finding: LEVELS.index(finding.level)):
         key = (finding.level, finding.what)
         shown[key] += 1
+        cases[key].append(finding.case)
         if shown[key] <= examples:
             parts.append(str(finding))
         elif shown[key] == total[key]:
-            parts.append(f"{finding.level}: {finding.what}: {total[key] - examples} more cases")
+            names = f": {', '.join(cases[key][examples:])}" if finding.level == "error" and all(cases[key]) else ""
+            parts.append(f"{finding.level}: {finding.what}: {total[key] - examples} more cases{names}")
     return "\n".join(parts)
 
 

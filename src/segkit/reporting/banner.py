@@ -69,7 +69,7 @@ class StartFacts:
 
 def start_banner(facts: StartFacts) -> str:
     """At most `MAX_LINES` lines; what does not fit of the warnings is counted and left to the log."""
-    roles = ", ".join(f"{role} {cases}{_of_people(cases, people)}" for role, (cases, people) in facts.people.items())
+    roles = ", ".join(f"{role} {cases}{of_people(cases, people)}" for role, (cases, people) in facts.people.items())
     classes = ", ".join(facts.classes[:6]) + (f", ... ({len(facts.classes)})" if len(facts.classes) > 6 else "")
     spacing = " x ".join(f"{s:g}" for s in facts.spacing)
     rows = [
@@ -147,7 +147,8 @@ def command_line(verb: str, overrides: Sequence[str]) -> str:
     return " ".join(["python -m segkit." + verb, *(shlex.quote(override) for override in overrides)])
 
 
-def _of_people(cases: int, people: int) -> str:
+def of_people(cases: int, people: int) -> str:
+    """` of 27 people` where some people have more than one case, else nothing."""
     return "" if cases == people else f" of {people} people"
 
 

@@ -4,6 +4,7 @@ The steps before training (check, plan, prepare) are done by the way where they 
 goes on where it stopped; what was decided at its first start is read from its folder, not decided again.
 """
 
+import hashlib
 import logging
 import math
 import time
@@ -26,7 +27,7 @@ from segkit.errors import Preempted
 from segkit.evaluation import EvaluationSettings
 from segkit.planning.device import DeviceFacts, device_facts
 from segkit.planning.plan import Plan
-from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, start_banner
+from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, of_people, start_banner
 from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
@@ -123,7 +124,7 @@ class _Life:
         )
         print(start_banner(self._start_facts(opened, plan, parts, max_epochs)), flush=True)
         if uploader:
-            uploader.begin(config, tags=self._tags(opened, plan))
+            self._begin_copy(uploader, opened, plan, prepared.roles)
         directory.save_environment()
         directory.save_status("running", run=directory.name, max_epochs=max_epochs)
         self._fit(parts, uploader)
@@ -213,14 +214,24 @@ class _Life:
         store = tracking["uri"] or self.config["paths"]["mlflow"]
         return Uploader(self.directory, store=store, experiment=tracking["experiment"])
 
-    def _tags(self, opened: Opened, plan: Plan) -> dict[str, str]:
-        return {
+    def _begin_copy(self, uploader: Uploader, opened: Opened, plan: Plan, roles: Roles) -> None:
+        """Params, tags, a description, and which data went in under which content."""
+        people = ", ".join(f"{role} {cases}{of_people(cases, n)}" for role, (cases, n) in opened.people.items())
+        tags = {
             "segkit.version": package_version("segkit") or "unknown",
             "segkit.dataset": opened.dataset.name,
             "segkit.plan": plan.name,
             "segkit.device": self.device.name,
             "segkit.fold": str(self.config["data"]["split"]["fold"]),
+            "mlflow.note.content": f"{opened.dataset.name}: {people}. Scores of validation are selection scores "
+            f"(optimistic); the test cases are scored by `evaluate`.\n\nRun folder: `{self.directory.path}`",
         }
+        uploader.begin(self.config, tags=tags)
+        for context, case_ids in (("training", roles.train), ("validation", roles.tuning)):
+            contents = "".join(roles.content_hashes[case_id] for case_id in case_ids)
+            digest = hashlib.sha256(contents.encode()).hexdigest()[:16]
+            facts = {"digest": digest, "source": str(opened.dataset.root), "context": context}
+            uploader.do(methodcaller("dataset", opened.dataset.name, **facts))
 
     def _finish_copy(self, uploader: Uploader, selection: Selection, folder: Path, reason: str) -> None:
         directory = self.directory
