@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 
+from segkit.callbacks.checkpointing import Checkpointing
 from segkit.configuration import compose
 from segkit.runs.checkpoints import read_checkpoint
 from segkit.runs.index import last, load_index
@@ -34,6 +36,21 @@ def run_config(tmp_path: Path, nnunet_raw: Callable[..., Path]) -> Callable[...,
         return compose("train", [f"{key}={value}" for key, value in words.items()])
 
     return make
+
+
+class _StopAfter(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            next(c for c in trainer.callbacks if isinstance(c, Checkpointing)).preempt("the test")
+
+
+@pytest.fixture
+def stop_after() -> Callable[[int], Callback]:
+    """`stop_after(step)` asks for the end of the run, as a signal would, after an optimizer step."""
+    return _StopAfter
 
 
 @pytest.fixture

@@ -3,24 +3,11 @@
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Callback
 
-from segkit.callbacks.checkpointing import Checkpointing
 from segkit.errors import Preempted, UsageError
 from segkit.workflows.train import run
 
 STEPS = 6
-
-
-class StopAfter(Callback):
-    """Asks for the end of the run as a signal would, after a given optimizer step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            next(c for c in trainer.callbacks if isinstance(c, Checkpointing)).preempt("the test")
 
 
 @pytest.mark.parametrize(
@@ -28,14 +15,14 @@ class StopAfter(Callback):
     [(), ("trainer.ema_decay=0.9", "trainer.accumulate=2"), ("trainer.precision=bf16-mixed", "optimizer=sgd")],
     ids=["float32", "averaged weights, accumulation", "bfloat16, sgd"],
 )
-def test_stopped_after_every_step(run_config, end_state, assert_bitwise_equal, overrides):
+def test_stopped_after_every_step(run_config, end_state, assert_bitwise_equal, stop_after, overrides):
     whole = run(run_config("whole", *overrides)).directory.path
     expected = end_state(whole)
     assert expected["step"] == STEPS
     for step in range(1, STEPS):
         config = run_config(f"stopped-{step}", *overrides)
         with pytest.raises(Preempted):
-            run(config, callbacks=[StopAfter(step)])
+            run(config, callbacks=[stop_after(step)])
         resumed = run(config).directory.path
         assert_bitwise_equal(expected, end_state(resumed))
 

@@ -1,24 +1,11 @@
 """Whatever keeps a state of its own resumes with the run: schedules, early stopping, sparse validation, loaders."""
 
 import pytest
-from lightning.pytorch import Callback
 
-from segkit.callbacks.checkpointing import Checkpointing
 from segkit.errors import Preempted
 from segkit.workflows.train import run
 
 STOPPING = ("early_stopping.patience=1", "early_stopping.warmup_epochs=1", "early_stopping.min_delta=1")
-
-
-class StopAfter(Callback):
-    """Asks for the end of the run as a signal would, after a given optimizer step of this life or an earlier one."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            next(c for c in trainer.callbacks if isinstance(c, Checkpointing)).preempt("the test")
 
 
 @pytest.mark.slow
@@ -34,7 +21,7 @@ class StopAfter(Callback):
     ],
     ids=["plateau", "cyclic, drawn with replacement, worker", "cool-down", "stop", "validated every 2", "no tuning"],
 )
-def test_stopped_after_every_step_of_a_life(run_config, end_state, assert_bitwise_equal, overrides):
+def test_stopped_after_every_step_of_a_life(run_config, end_state, assert_bitwise_equal, stop_after, overrides):
     overrides = ("trainer.max_epochs=5", "trainer.steps_per_epoch=2", *overrides)
     expected = end_state(run(run_config("whole", *overrides)).directory.path)
     assert 4 <= expected["step"] <= 10
@@ -42,5 +29,5 @@ def test_stopped_after_every_step_of_a_life(run_config, end_state, assert_bitwis
     config = run_config("stopped", *overrides)
     for step in range(1, expected["step"] + 1):
         with pytest.raises(Preempted):
-            run(config, callbacks=[StopAfter(step)])
+            run(config, callbacks=[stop_after(step)])
     assert_bitwise_equal(expected, end_state(run(config).directory.path))

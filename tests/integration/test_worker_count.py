@@ -4,8 +4,10 @@ import pytest
 
 from segkit.workflows.train import run
 
+SLOW = [pytest.param(*each, marks=pytest.mark.slow) for each in ((1, False), (4, True), (4, False))]
 
-@pytest.mark.parametrize(("workers", "persistent"), [(1, True), pytest.param(4, False, marks=pytest.mark.slow)])
+
+@pytest.mark.parametrize(("workers", "persistent"), [(1, True), *SLOW])
 def test_the_same_weights_with_any_number_of_workers(run_config, end_state, assert_bitwise_equal, workers, persistent):
     expected = end_state(run(run_config("none")).directory.path)
     config = run_config("some", f"data.workers={workers}", f"data.persistent_workers={str(persistent).lower()}")

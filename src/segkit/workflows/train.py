@@ -4,13 +4,11 @@ The steps before training (check, plan, prepare) are done by the way where they 
 goes on where it stopped; what was decided at its first start is read from its folder, not decided again.
 """
 
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from segkit.errors import Preempted
 from segkit.evaluation import EvaluationSettings
 from segkit.planning.device import DeviceFacts, device_facts
 from segkit.planning.plan import Plan
-from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, of_people, start_banner
+from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, start_banner
 from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
@@ -42,6 +40,7 @@ from segkit.tracking.journal import Journal
 from segkit.tracking.uploader import Uploader
 from segkit.types import Case
 from segkit.workflows.components import Components, build_components, set_threads
+from segkit.workflows.copying import begin_copy, finish_copy, open_copy
 from segkit.workflows.finishing import draw_run_curves, draw_tuning, score_tuning
 from segkit.workflows.loading import TrainedRun, load
 
@@ -106,7 +105,7 @@ class _Life:
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
         write_json(directory.split, prepared.roles.to_json())
         tuning = list(zip(opened.cases("tuning"), prepared.tuning, strict=True))
-        uploader = self._uploader()
+        uploader = open_copy(config, directory)
         every = config["overlays"]["every_n_epochs"] or 0
         parts = build_components(
             config,
@@ -124,7 +123,7 @@ class _Life:
         )
         print(start_banner(self._start_facts(opened, plan, parts, max_epochs)), flush=True)
         if uploader:
-            self._begin_copy(uploader, opened, plan, prepared.roles)
+            begin_copy(uploader, config, directory, opened=opened, roles=prepared.roles, plan=plan, device=self.device)
         directory.save_environment()
         directory.save_status("running", run=directory.name, max_epochs=max_epochs)
         self._fit(parts, uploader)
@@ -201,47 +200,9 @@ class _Life:
         )
         write_report(directory)
         if uploader:
-            self._finish_copy(uploader, selection, folder, reason)
+            finish_copy(uploader, directory, selection, reason=reason)
         print(end_block(self._end_facts(selection, folder, reason)), flush=True)
         return trained
-
-    # -- MLflow --------------------------------------------------------------------------------------------
-
-    def _uploader(self) -> Uploader | None:
-        tracking = self.config["tracking"]
-        if tracking["name"] == "none":
-            return None
-        store = tracking["uri"] or self.config["paths"]["mlflow"]
-        return Uploader(self.directory, store=store, experiment=tracking["experiment"])
-
-    def _begin_copy(self, uploader: Uploader, opened: Opened, plan: Plan, roles: Roles) -> None:
-        """Params, tags, a description, and which data went in under which content."""
-        people = ", ".join(f"{role} {cases}{of_people(cases, n)}" for role, (cases, n) in opened.people.items())
-        tags = {
-            "segkit.version": package_version("segkit") or "unknown",
-            "segkit.dataset": opened.dataset.name,
-            "segkit.plan": plan.name,
-            "segkit.device": self.device.name,
-            "segkit.fold": str(self.config["data"]["split"]["fold"]),
-            "mlflow.note.content": f"{opened.dataset.name}: {people}. Scores of validation are selection scores "
-            f"(optimistic); the test cases are scored by `evaluate`.\n\nRun folder: `{self.directory.path}`",
-        }
-        uploader.begin(self.config, tags=tags)
-        for context, case_ids in (("training", roles.train), ("validation", roles.tuning)):
-            contents = "".join(roles.content_hashes[case_id] for case_id in case_ids)
-            digest = hashlib.sha256(contents.encode()).hexdigest()[:16]
-            facts = {"digest": digest, "source": str(opened.dataset.root), "context": context}
-            uploader.do(methodcaller("dataset", opened.dataset.name, **facts))
-
-    def _finish_copy(self, uploader: Uploader, selection: Selection, folder: Path, reason: str) -> None:
-        directory = self.directory
-        files = (directory.config, directory.plan, directory.split, directory.per_case, directory.curves)
-        for path in (*files, directory.overlays, directory.report):
-            if path.exists():
-                uploader.do(methodcaller("artifact", path))
-        beside = (directory.config, directory.plan)
-        uploader.do(lambda copy: copy.model(folder, selection.entry, reason=selection.reason, files=beside))
-        uploader.end("FINISHED", reason=reason)
 
     # -- what a person sees --------------------------------------------------------------------------------
 
