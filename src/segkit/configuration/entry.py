@@ -5,6 +5,7 @@ imported, and torch with it: a typing mistake costs a fraction of a second.
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -120,7 +121,13 @@ def resolve(verb: str, request: Request) -> dict[str, Any]:
 
 
 def run(verb: str, config: dict[str, Any]) -> Any:  # noqa: ANN401  what the workflow returns
-    """Hand a configuration to the verb's workflow."""
+    """Hand a configuration to the verb's workflow.
+
+    Torch's threads wait asleep rather than spinning: on a machine that does anything else besides, a spinning
+    thread keeps the one it waits for from its core (a training step took four times as long). OpenMP reads the
+    variable when torch is imported, which is now; who has set it is left alone.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return importlib.import_module(f"segkit.workflows.{verb}").run(config)
 
 
