@@ -15,7 +15,8 @@ from segkit.workflows.train import run
 
 def whole_way(root: Path, tmp_path: Path, *, images: str, few: int = 3) -> list[tuple[Path, Path]]:
     """Train two tiny epochs, evaluate, predict a few images; pairs of (image, mask)."""
-    config = compose("train", ["debug=fast", f"data.root={root}", f"paths.runs={tmp_path / 'runs'}", "run_name=r"])
+    words = ["debug=fast", f"data.root={root}", f"paths.runs={tmp_path / 'runs'}", "run_name=r", "trainer.threads=1"]
+    config = compose("train", words)
     path = run(config).directory.path
     evaluate.run(compose("evaluate", [f"run={path}"]))
     summary = json.loads((path / "evaluation/test/summary.json").read_text())

@@ -9,6 +9,7 @@ import segkit
 def test_train_twice_then_predict_as_the_verb_does(nnunet_raw, tmp_path):
     root = nnunet_raw(cases=8)
     overrides = ["debug=fast", f"data.root={root}", f"paths.runs={tmp_path / 'runs'}", "overlays.cases=0"]
+    overrides += ["trainer.threads=1"]
     runs = [segkit.train([*overrides, f"run_name={name}"]) for name in ("one", "two")]
     assert runs[0].score == runs[1].score
     image = sorted((root / "imagesTr").glob("*.nii.gz"))[0]
