@@ -58,6 +58,8 @@ def test_the_run_its_curves_artifacts_and_model_are_there(page, tmp_path):
         browser.open(f"{address}/artifacts")
         browser.wait_for("config.yaml", "plan.json", "split.json", "curves.png", "overlays", "per_case.csv")
         browser.screenshot(tmp_path / "artifacts.png")
+        (model,) = json.loads((path / "mlflow.json").read_text())["models"].values()
+        browser.open(f"{address.partition('/runs/')[0]}/models/{model}")
+        browser.wait_for(model, "seen", "Ready", "selected/score", "selected/dice/ball_a", "Phantom")
+        browser.screenshot(tmp_path / "model.png")
     assert (tmp_path / "artifacts.png").stat().st_size > 10_000
-    models = json.loads((path / "mlflow.json").read_text())["models"]
-    assert len(models) == 1

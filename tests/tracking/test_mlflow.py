@@ -236,3 +236,22 @@ def test_mlflow_is_not_imported_before_it_is_needed() -> None:
 
     code = "import sys, segkit.tracking.journal, segkit.tracking.uploader; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_model_carries_the_dice_of_its_weights_and_the_data_they_were_measured_on(
+    run: RunDirectory, store: Path
+) -> None:
+    journal = Journal(run.metrics, run.timings)
+    journal.metrics({"val/dice/a": 0.1, "val/loss": 1.0}, n=4, step=2, epoch=1)
+    journal.metrics({"val/dice/a": 0.6, "val/dice/b": float("nan"), "val/loss": 0.5}, n=8, step=4, epoch=2)
+    entry = Entry(step=4, n=8, epoch=2, validated_n=8, score=0.75)
+    path = write_checkpoint(
+        checkpoint_path(run.checkpoints, 4), entry, model={"w": torch.ones(2)}, optimizer={}, state={}
+    )
+    copy = MlflowCopy(run, store=store)
+    copy.dataset("hippocampus", digest="t" * 16, source="/data", context="training")
+    copy.dataset("hippocampus", digest="v" * 16, source="/data", context="validation")
+    copy.model(path, entry, reason="best")
+    (model,) = copy._client.search_logged_models([copy.experiment_id])
+    assert {m.key: m.value for m in model.metrics} == {"selected/score": 0.75, "selected/dice/a": 0.6}
+    assert {(m.dataset_name, m.dataset_digest) for m in model.metrics} == {("hippocampus", "v" * 16)}

@@ -9,6 +9,7 @@ Every method may raise; who must not be disturbed uses `segkit.tracking.uploader
 
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -147,9 +148,12 @@ class MlflowCopy:
                 _link(file, Path(folder) / file.name)
             self._client.log_model_artifacts(model.model_id, folder)
         self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=entry.epoch)])
-        if entry.score is not None:
-            key = "selected/score"
-            self._client.log_metric(self.run_id, key, entry.score, step=entry.epoch, model_id=model.model_id)
+        data = self._data("validation")
+        for key, value in self._selected(entry).items():
+            self._client.log_metric(
+                self.run_id, key, value, step=entry.epoch, model_id=model.model_id, dataset_name=data[0],
+                dataset_digest=data[1],
+            )  # fmt: skip
         self._client.finalize_logged_model(model.model_id, "READY")
         write_json(self.run.mlflow, {**record, "models": {**known, str(entry.step): model.model_id}})
         return str(model.model_id)
@@ -164,6 +168,24 @@ class MlflowCopy:
         self.sync()
         self._tag({"segkit.ended": reason or status.lower()})
         self._client.set_terminated(self.run_id, status)
+
+    def _selected(self, entry: Entry) -> dict[str, float]:
+        """Score and Dice, by class too, of exactly these weights, as `selected/...`."""
+        if entry.score is None:
+            return {}
+        found = {"selected/score": entry.score}
+        for row in read_rows(self.run.metrics):
+            if row.n == entry.validated_n and row.key.startswith("val/dice") and math.isfinite(row.value):
+                found[plain_key(row.key.replace("val/", "selected/", 1))] = row.value
+        return found
+
+    def _data(self, context: str) -> tuple[str, str] | tuple[None, None]:
+        """Name and digest of the latest data set of a context; None twice where none was named."""
+        inputs = self._client.get_run(self.run_id).inputs
+        for known in reversed(inputs.dataset_inputs if inputs is not None else ()):
+            if any(tag.value == context for tag in known.tags):
+                return known.dataset.name, known.dataset.digest
+        return None, None
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(self.experiment)

@@ -1,7 +1,7 @@
 """What of a run goes to MLflow, and when: at the start its configuration and data, at the end what it made."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import methodcaller
 from typing import Any
 
@@ -49,16 +49,25 @@ def begin_copy(
     }
     uploader.begin(config, tags=tags)
     for context, case_ids in (("training", roles.train), ("validation", roles.tuning)):
-        contents = "".join(roles.content_hashes[case_id] for case_id in case_ids)
-        digest = hashlib.sha256(contents.encode()).hexdigest()[:16]
-        facts = {"digest": digest, "source": str(opened.dataset.root), "context": context}
+        facts = {"digest": _digest(opened, case_ids), "source": str(opened.dataset.root), "context": context}
         uploader.do(methodcaller("dataset", opened.dataset.name, **facts))
+    for path in (directory.config, directory.plan, directory.split):  # now: a run that is killed has them too
+        uploader.do(methodcaller("artifact", path))
+
+
+def _digest(opened: Opened, case_ids: Sequence[str]) -> str:
+    """Sixteen digits of the contents of these cases' images and masks, whatever their names and their order."""
+    wanted = set(case_ids)
+    cases = (case for case in opened.dataset.cases if case.case_id in wanted)
+    files = [(*case.images, *((case.label,) if case.label else ())) for case in cases]
+    contents = "".join(sorted(opened.store.content_hash(paths) for paths in files))
+    return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
 def finish_copy(uploader: Uploader, directory: RunDirectory, selection: Selection, *, reason: str) -> None:
     """What the run made, the selected checkpoint as a model, and the end; waits for the thread."""
     made = (directory.per_case, directory.curves, directory.overlays, directory.report)
-    for path in (directory.config, directory.plan, directory.split, *made):
+    for path in (directory.config, directory.plan, directory.split, directory.env, *made):
         if path.exists():
             uploader.do(methodcaller("artifact", path))
     folder = checkpoint_path(directory.checkpoints, selection.entry.step)
