@@ -357,3 +357,18 @@ def test_parameters_are_the_same_on_a_gpu():
     assert (cpu.target.label == gpu.target.label).float().mean() > 0.999
     both = (cpu.valid & gpu.valid).expand_as(cpu.image)
     assert ((cpu.image - gpu.image)[both].abs() < 1e-2).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(("broken", "at"), [("noise", "draw"), ("brightness", "apply"), ("spatial", "draw")])
+def test_an_error_names_the_transform_and_the_cases(monkeypatch: pytest.MonkeyPatch, broken: str, at: str):
+    """And stays of its kind: out of memory must be told from a bug."""
+    failing = recipe("nnunet", **ALWAYS)
+    transform = failing.spatial if broken == "spatial" else failing.intensity[broken]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(type(transform), at, fails)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        failing(make_batch((24, 24, 24), count=2), patch_size=(8, 8, 8), seed=0, flip_axes=())
+    assert caught.value.__notes__ == [f"transform: {broken}", "cases: case0, case1 (n=0 to 1)"]

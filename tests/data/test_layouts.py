@@ -53,7 +53,7 @@ def test_the_form_of_the_decathlon(tmp_path):
 
 def test_cases_listed_in_dataset_json(tmp_path):
     _touch(tmp_path, "imagesTr/x.nii.gz")
-    _declare(tmp_path, dataset={"k": {"images": ["../far/x.nii.gz"], "label": "labelsTr/y.nii.gz"}})
+    _declare(tmp_path, dataset={"k": {"images": ["far/x.nii.gz"], "label": "labelsTr/y.nii.gz"}})
     assert discover(tmp_path).cases[0].label == tmp_path / "labelsTr/y.nii.gz"
     _declare(tmp_path, dataset={"k": {"images": []}})
     with pytest.raises(DataError, match="list of cases"):

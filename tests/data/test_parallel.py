@@ -1,7 +1,11 @@
 """Order, progress and errors, with and without processes."""
 
 import math
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +34,43 @@ def test_nothing_to_do_starts_nothing():
 
 def test_children_are_not_forked_from_this_process():
     assert worker_context().get_start_method() in ("forkserver", "spawn")
+
+
+STUCK = """
+import multiprocessing, os, time
+from segkit.data import parallel
+
+def stuck(ready):
+    parallel.die_with_parent()
+    ready.send(os.getpid())
+    time.sleep(600)
+
+if __name__ == "__main__":
+    parallel._PRELOADED.clear()
+    here, there = multiprocessing.Pipe()
+    child = parallel.worker_context().Process(target=stuck, args=(there,))
+    child.start()
+    print(here.recv(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_child_that_is_stuck_dies_with_a_main_process_that_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STUCK)
+    main = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    child = int(main.stdout.readline())
+    main.kill()
+    main.communicate()
+    until = time.monotonic() + 15
+    while _lives(child):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _lives(pid):
+    try:
+        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

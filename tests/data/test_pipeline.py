@@ -205,7 +205,7 @@ def test_what_is_remembered_is_json(nnunet_raw, config):
     made = config(nnunet_raw(cases=6))
     run_all(made)
     kinds = {path.parent.name for path in Path(made["paths"]["cache"]).glob("*/*.json")}
-    assert {"facts", "checks", "labels"} <= kinds
+    assert {"facts", "findings", "labels"} <= kinds
     for path in Path(made["paths"]["cache"]).glob("*/*.json"):
         json.loads(path.read_text())
 

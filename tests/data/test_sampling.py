@@ -173,3 +173,21 @@ def test_dimensions_are_free():
     one = draw(0, 1, flat, SamplingRule((8, 8), (10, 10), 2))
     assert isinstance(one, Draw)
     assert len(one.start) == 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_each_batch_whatever_their_number(world_size):
+    """Together the ranks draw, batch by batch, exactly what one process draws."""
+    cases = [Phantom(shape=(20, 22, 18)) for _ in range(5)]
+
+    def batches(rank: int, size: int) -> list[list[Draw]]:
+        shared = rule(batch_size=4)
+        return list(
+            ResumableSampler(cases, shared, seed=3, batches_per_epoch=6, position=lambda: 8, rank=rank, world_size=size)
+        )
+
+    alone = batches(0, 1)
+    by_rank = [batches(rank, world_size) for rank in range(world_size)]
+    together = [[one for part in parts for one in part] for parts in zip(*by_rank, strict=True)]
+    assert together == alone
+    assert [d.n for batch in alone for d in batch] == list(range(8, 24))

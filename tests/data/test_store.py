@@ -15,6 +15,7 @@ from segkit.data.layouts import discover
 from segkit.data.preprocessing import content_hash_of, preprocess
 from segkit.data.store import Store
 from segkit.errors import DataError
+from segkit.runs.leftovers import temporary_beside
 from segkit.types import Labels
 
 LABELS = Labels(("background", "ball_a", "ball_b"), (0, 1, 2))
@@ -134,7 +135,8 @@ def test_processes_that_race_agree(store, cases, plan):
 
 
 def test_old_leftovers_are_swept_and_fresh_ones_are_not(store, cases, plan):
-    old, fresh = (store.root / "cases" / name for name in (".a.1.tmp", ".b.2.tmp"))
+    mine = temporary_beside(store.root / "cases" / "b").name
+    old, fresh = (store.root / "cases" / name for name in (".a.0123456789abcdef.tmp", mine))
     for folder in (old, fresh):
         folder.mkdir(parents=True)
     yesterday = time.time() - 2 * 24 * 3600

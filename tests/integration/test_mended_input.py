@@ -19,7 +19,7 @@ def test_the_same_command_trains_once_the_file_is_mended(nnunet_raw, tmp_path, c
         sum(path.name.removesuffix(".nii.gz") in err for path in labels) == 5
     )  # all of training and tuning at once, not the first
     left = {path.name for path in (runs / "r").rglob("*") if path.is_file()}
-    assert left <= {"run.lock", "log.txt"}
+    assert left <= {"run.lock", "run.json", "log.txt"}
     assert not [path for path in (runs / ".prepared").rglob("*") if path.name == "meta.json"]
     for path, contents in whole.items():
         path.write_bytes(contents)

@@ -1,6 +1,7 @@
 """The recipe: draws for every sample from its own key, applies to the batch where it lies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,10 +69,12 @@ class Recipe:
         """
         spatial = SpatialDraw(flips=(False,) * len(patch_size))
         if self.spatial is not None:
-            spatial = self.spatial.draw(rng, patch_size=patch_size, flip_axes=flip_axes)
+            with _noted("transform: spatial"):
+                spatial = self.spatial.draw(rng, patch_size=patch_size, flip_axes=flip_axes)
         intensity = {}
         for name, transform in self.intensity.items():
-            drawn = transform.draw(rng, channels=channels, patch_size=patch_size)
+            with _noted(f"transform: {name}"):
+                drawn = transform.draw(rng, channels=channels, patch_size=patch_size)
             if drawn is not None:
                 intensity[name] = drawn
         return SampleParameters(spatial=spatial, intensity=intensity)
@@ -88,16 +91,35 @@ class Recipe:
         Returns:
             A new batch at `patch_size`, on the same device. Where nothing was drawn it holds the same values to the
             bit, and outside `valid` no intensity transform changes any.
+
+        Raises:
+            Exception: Whatever a transform raised, with notes that name the transform and the cases of the batch.
         """
+        with _noted(f"cases: {', '.join(dict.fromkeys(batch.case_id))} (n={batch.n[0]} to {batch.n[-1]})"):
+            return self._augmented(batch, patch_size=patch_size, seed=seed, flip_axes=flip_axes)
+
+    def _augmented(self, batch: Batch, *, patch_size: Size, seed: int, flip_axes: tuple[int, ...]) -> Batch:
         size, channels = tuple(patch_size), batch.image.shape[1]
         drawn = [self.draw(generator(seed, n, _STREAM), size, channels=channels, flip_axes=flip_axes) for n in batch.n]
         # Under autocast the matrix products of blur and low resolution would round the image to eight bits.
         with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
-            placed = place(batch, [one.spatial for one in drawn], size)
+            with _noted("transform: spatial"):
+                placed = place(batch, [one.spatial for one in drawn], size)
             image = placed.image
             for name, transform in self.intensity.items():
-                _change_channels(image, placed.valid, transform, [one.intensity.get(name) for one in drawn])
+                with _noted(f"transform: {name}"):
+                    _change_channels(image, placed.valid, transform, [one.intensity.get(name) for one in drawn])
         return replace(placed, image=image)
+
+
+@contextmanager
+def _noted(text: str) -> Iterator[None]:
+    """Adds a line to whatever is raised: what was being done, to what. The kind of error stays as it is."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(text)
+        raise
 
 
 def _change_channels(

@@ -87,7 +87,12 @@ def integer_values(volume: Volume, *, case: str = "") -> Int[np.ndarray, "*S"]:
             )
         values = rounded
     if values.size and (values.max() > np.iinfo(np.int32).max or values.min() < np.iinfo(np.int32).min):
-        raise DataError("the label holds values beyond 32 bits", where=where, why=f"up to {values.max():.3g}")
+        raise DataError(
+            "the label holds values beyond 32 bits",
+            where=where,
+            why=f"{values.min():.3g} to {values.max():.3g}",
+            mend="save class numbers, not grey values or hashes",
+        )
     return np.ascontiguousarray(values, dtype=np.int32)
 
 

@@ -1,5 +1,7 @@
 """SegmentationDataModule: the loaders, and n, the one number that says where training stands."""
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -8,15 +10,21 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from segkit.data.crumbs import Crumbs
+from segkit.data.deliveries import GuardedBatches, Ledger
 from segkit.data.fields import STORED_FIELDS
-from segkit.data.parallel import worker_context
-from segkit.data.patches import Collate, PatchDataset, one_thread
-from segkit.data.sampling import Order, ResumableSampler, SamplingRule
+from segkit.data.loader import PREFETCH, Roster, TrainLoader
+from segkit.data.patches import Collate, PatchDataset
+from segkit.data.sampling import Locatable, Order, ResumableSampler, SamplingRule
+from segkit.data.shared_memory import SHM_ADVICE, affordable_workers, free_bytes
 from segkit.data.stored_case import StoredCase
+from segkit.data.substitutes import OnError, Placeable, Skipping, default_limit
+from segkit.errors import DataError
+from segkit.ops.ranks import rank, share_of, world_size
 from segkit.planning.plan import Plan
 from segkit.types import Batch, PreparedCase, Size
 
-_WORKER_TIMEOUT_SECONDS = 300
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -48,6 +56,9 @@ class SegmentationDataModule(LightningDataModule):
         foreground_oversampling: See `SamplingRule`.
         order: See `SamplingRule`.
         accumulate: Batches of an optimiser step.
+        timeout_s: Longest wait for a batch from a loader process in seconds.
+        on_error: What follows where a training case cannot be read: "fail", or "skip" for another in its place.
+        max_skipped: Most cases that may be left out; None: one in twenty, at least one.
     """
 
     def __init__(
@@ -64,6 +75,9 @@ class SegmentationDataModule(LightningDataModule):
         foreground_oversampling: float = 0.33,
         order: Order = "permutation",
         accumulate: int = 1,
+        timeout_s: float = 300.0,
+        on_error: OnError = "fail",
+        max_skipped: int | None = None,
     ) -> None:
         super().__init__()
         self.train_cases, self.tuning_cases, self.plan = tuple(train), tuple(tuning), plan
@@ -77,6 +91,12 @@ class SegmentationDataModule(LightningDataModule):
             foreground_oversampling=foreground_oversampling,
             order=order,
         )
+        self._timeout_s = timeout_s
+        self._skipping: Skipping | None = None
+        if on_error == "skip":
+            limit = default_limit(len(self.train_cases)) if max_skipped is None else max_skipped
+            self._skipping = Skipping(seed, self._rule, limit)
+        self._roster = Roster()
         self.n = 0
 
     @property
@@ -86,7 +106,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def consumed(self, batch: Batch) -> None:
         """A training step has used this batch."""
-        self.n = batch.n[-1] + 1
+        size = self.plan.batch_size
+        self.n = (batch.n[0] // size + 1) * size  # the whole batch, of which a rank has but its share
 
     def state_dict(self) -> dict[str, Any]:
         """The position."""
@@ -98,28 +119,49 @@ class SegmentationDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """From n to the end of its epoch, afresh at every iteration."""
+        cases: Sequence[Locatable] = self.train_cases
+        if self._skipping is not None:
+            cases = [Placeable(case) for case in self.train_cases]
         sampler = ResumableSampler(
-            self.train_cases,
+            cases,
             self._rule,
             seed=self._seed,
             batches_per_epoch=self._batches_per_epoch,
             position=lambda: self.n,
+            rank=rank(),
+            world_size=world_size(),
         )
-        return DataLoader(
-            PatchDataset(self.train_cases, source_size=self._rule.source_size, fields=self._needs & STORED_FIELDS),
-            batch_sampler=sampler,
-            collate_fn=Collate(self._needs, self.plan.num_classes, self.plan.spacing),
-            num_workers=self._workers,
-            persistent_workers=self._persistent and self._workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            multiprocessing_context=worker_context() if self._workers else None,
-            worker_init_fn=one_thread,
-            timeout=_WORKER_TIMEOUT_SECONDS if self._workers else 0,
+        workers = self._affordable_workers()
+        patches = PatchDataset(
+            self.train_cases,
+            source_size=self._rule.source_size,
+            fields=self._needs & STORED_FIELDS,
+            crumbs=Crumbs(workers),
+        )
+        collate = Collate(self._needs, self.plan.num_classes, self.plan.spacing)
+        return TrainLoader(
+            GuardedBatches(patches, collate, skipping=self._skipping),
+            sampler,
+            ledger=Ledger(None if self._skipping is None else self._skipping.max_skipped),
+            roster=self._roster,
+            workers=workers,
+            persistent=self._persistent,
+            timeout_s=self._timeout_s,
         )
 
+    def explained(self, error: BaseException) -> DataError | None:
+        """What an error that came up anywhere says about a loader process, or None; see `Roster.explained`."""
+        return self._roster.explained(error)
+
     def val_dataloader(self) -> DataLoader[Any]:
-        """The tuning cases, whole, one at a time; memory-mapped, so no worker is needed."""
-        return DataLoader(_WholeCases(self.tuning_cases), batch_size=None, collate_fn=_as_it_is)
+        """This rank's tuning cases, whole, one at a time; memory-mapped, so no worker is needed.
+
+        No case is on two ranks. A rank without one gets None, so that it takes part in what all do after validation.
+        """
+        cases: list[StoredCase | None] = [*share_of(self.tuning_cases)]
+        if self.tuning_cases and not cases:
+            cases = [None]
+        return DataLoader(_WholeCases(cases), batch_size=None, collate_fn=_as_it_is)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
         """Training batches move asynchronously; whole cases stay where they are, tiles are moved one by one."""
@@ -135,16 +177,32 @@ class SegmentationDataModule(LightningDataModule):
             batch = self._recipe(batch, patch_size=self.plan.patch_size, seed=self._seed, flip_axes=self.plan.flip_axes)
         return replace(batch, target=replace(batch.target, label=batch.target.label.long()))
 
+    def _affordable_workers(self) -> int:
+        """Loader processes: as asked, or as many as there is shared memory for."""
+        if not self._workers:
+            return 0
+        voxel_bytes = 4 * len(self.plan.channels) + 4 * (1 + len(self._needs & STORED_FIELDS)) + 1  # at most
+        needed = self._rule.batch_size * math.prod(self._rule.source_size) * voxel_bytes
+        free = free_bytes()
+        workers = affordable_workers(self._workers, batch_bytes=needed, prefetch=PREFETCH, free=free)
+        if free is not None and workers < self._workers:
+            logger.warning(
+                "data.workers=%d -> %d: a batch takes %.0f MB of shared memory, and /dev/shm has %.0f MB free; %s",
+                *(self._workers, workers, needed / 1e6, free / 1e6, SHM_ADVICE),
+            )
+        return workers
 
-class _WholeCases(Dataset[PreparedCase]):
-    def __init__(self, cases: Sequence[StoredCase]) -> None:
+
+class _WholeCases(Dataset[PreparedCase | None]):
+    def __init__(self, cases: Sequence[StoredCase | None]) -> None:
         self._cases = tuple(cases)
 
     def __len__(self) -> int:
         return len(self._cases)
 
-    def __getitem__(self, index: int) -> PreparedCase:
-        return self._cases[index].load()
+    def __getitem__(self, index: int) -> PreparedCase | None:
+        case = self._cases[index]
+        return None if case is None else case.load()
 
 
 def _as_it_is(case: Any) -> Any:  # noqa: ANN401

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from segkit.data import fields
 from segkit.data.preprocessing import file_hash
 from segkit.ops.keyed_random import generator
 from segkit.planning.plan import Plan
+from segkit.runs.leftovers import temporary_beside
 from segkit.types import PreparedCase
 
 FORMAT = 1
@@ -105,7 +105,7 @@ def write_entry(folder: Path, *, prepared: PreparedCase, plan: Plan, kept: Seque
 
 def publish(write: Callable[[Path], None], folder: Path) -> None:
     """Let `write` fill a folder beside the final one, then rename; the first of several processes wins."""
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_beside(folder)
     temporary.mkdir(parents=True)
     try:
         write(temporary)
@@ -123,7 +123,7 @@ def remove(path: Path) -> None:
     if path.is_file():
         path.unlink(missing_ok=True)
         return
-    trash = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    trash = temporary_beside(path, suffix=".trash")
     with contextlib.suppress(FileNotFoundError):
         path.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)

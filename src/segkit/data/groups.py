@@ -1,14 +1,18 @@
 """Which cases belong to one person and must stay in one role."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segkit.errors import DataError, UsageError
+from segkit.runs.untrusted import read_regular
 from segkit.types import Case
 
+MAX_TABLE_BYTES = 2**26
+"""A line each for a million cases."""
 _PATTERN = "regex:"
 _NAMED = 5
 
@@ -57,12 +61,17 @@ def _table(groups: str | Path | None, root: Path) -> Path:
 
 def _from_table(cases: Sequence[Case], path: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("the table of groups cannot be read", where=str(path), why=str(error)) from error
+        text = read_regular(path, limit=MAX_TABLE_BYTES).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        rows = [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            "the table of groups cannot be read",
+            where=str(path),
+            why=str(error),
+            mend="save it as plain text: CSV in UTF-8 with the columns case,group",
+        ) from error
     if not {"case", "group"} <= set(columns):
         raise DataError(
             "the table of groups lacks a column",

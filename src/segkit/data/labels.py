@@ -164,9 +164,19 @@ def _from_declaration(
         ignore = next((value for name, value in declared.items() if name.lower() == "ignore"), None)
     named = {name: value for name, value in named.items() if value != ignore}
     if len(set(named.values())) != len(named):
-        raise DataError("two classes have one value", where=where, why=f"labels is {dict(declared)}")
+        raise DataError(
+            "two classes have one value",
+            where=where,
+            why=f"labels is {dict(declared)}",
+            mend="give each class a value of its own",
+        )
     if any(value < 0 for value in named.values()):
-        raise DataError("a class has a negative value", where=where, why=f"labels is {dict(declared)}")
+        raise DataError(
+            "a class has a negative value",
+            where=where,
+            why=f"labels is {dict(declared)}",
+            mend="name it 'ignore' if nobody annotated these voxels, else count classes from 0",
+        )
     ordered = sorted(named.items(), key=lambda item: item[1])
     background = next((name for name, value in ordered if value == 0), "background")
     foreground = [(name, value) for name, value in ordered if value != 0]

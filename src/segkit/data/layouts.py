@@ -5,14 +5,16 @@ Segmentation Decathlon's own form, one file with all channels named `ID.nii.gz`,
 Paired: `images/ID.png` and `labels/ID.png` (or `masks/`), of any file type; `dataset.json` may stand beside them.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from segkit.data.declaration import channel_names, declaration, file_ending, label_values, listed_cases
 from segkit.data.groups import with_groups
+from segkit.data.names import require_usable_ids, shown_id
 from segkit.data.readers import ending_of, stem_of
 from segkit.errors import DataError
 from segkit.types import Case
@@ -23,6 +25,8 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _LABEL_FOLDERS = ("labels", "label", "masks", "mask")
 _LABEL_SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_seg", "-mask", "-label", "-seg")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
+MAX_FILES = 500_000
+"""Files in one folder; more of them are no data set but the wrong folder."""
 _FLAT_PICTURES = frozenset({".png", ".bmp", ".jpg", ".jpeg"})
 
 
@@ -67,7 +71,7 @@ def discover(
         DataError: No such folder, an empty one, one without images, or a malformed dataset.json or table of groups.
     """
     root = Path(root).expanduser().absolute()
-    if not root.is_dir():
+    if not _is_folder(root):
         raise DataError(
             "the data set is not there",
             where=str(root),
@@ -75,19 +79,19 @@ def discover(
             mend="data.root=/path/to/the/folder",
         )
     kind = _recognise(root) if layout == "auto" else layout
-    declared = _declaration(root)
-    channels = _channel_names(declared, root)
-    labels = _label_values(declared, root)
+    declared = declaration(root)
+    channels = channel_names(declared, root)
+    labels = label_values(declared, root)
     if kind == "nnunet":
         image_folder, label_folder = root / "imagesTr", root / "labelsTr"
     else:
         image_folder, label_folder = _first(root, _IMAGE_FOLDERS), _first(root, _LABEL_FOLDERS)
     images, ignored_images = _listing(image_folder)
     masks, ignored_masks = _listing(label_folder)
-    if ending := declared.get("file_ending"):
+    if ending := file_ending(declared, root):
         images = [path for path in images if path.name.endswith(ending)]
     if kind == "nnunet" and isinstance(declared.get("dataset"), dict):
-        cases = _listed_cases(root, declared["dataset"])
+        cases = listed_cases(root, declared["dataset"])
     else:
         cases = _paired(images, masks)
     if not cases:
@@ -97,10 +101,11 @@ def discover(
             why=f"{len(ignored_images)} other files" if ignored_images else "the folder is empty or missing",
             mend="put the images there (NIfTI, NRRD, MHA, PNG, TIFF, BMP or JPEG)",
         )
+    require_usable_ids(cases)
     several = max(len(case.images) for case in cases)
     used = {case.label for case in cases}
     return Dataset(
-        name=str(declared.get("name") or root.name),
+        name=shown_id(str(declared.get("name") or root.name)),
         root=root,
         layout=kind,
         channels=channels or (tuple(f"channel_{k}" for k in range(several)) if several > 1 else ()),
@@ -124,6 +129,7 @@ def image_cases(folder: str | Path) -> tuple[Case, ...]:
     if path.is_file():
         return (Case(stem_of(path), (path,), None, stem_of(path)),)
     cases = _paired(_listing(path)[0], ())
+    require_usable_ids(cases)
     if not cases:
         raise DataError(
             "there is no image to predict",
@@ -158,7 +164,15 @@ def _listing(folder: Path) -> tuple[list[Path], list[Path]]:
     """Image files and other files of a folder, sorted; hidden files are nobody's."""
     if not folder.is_dir():
         return [], []
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    inside = list(islice(folder.iterdir(), MAX_FILES + 1))
+    if len(inside) > MAX_FILES:
+        raise DataError(
+            "the folder holds more files than segkit reads",
+            where=str(folder),
+            why=f"more than {MAX_FILES}",
+            mend="make several data sets of it; was it the right folder?",
+        )
+    entries = sorted(path for path in inside if not path.name.startswith(".") and not path.is_dir())
     images = [path for path in entries if ending_of(path)]
     # The second halves of .hdr and .mhd pairs belong to an image; they are not left over.
     companions = (".img", ".raw", ".zraw", ".img.gz")
@@ -190,67 +204,8 @@ def _paired(images: Iterable[Path], masks: Iterable[Path]) -> list[Case]:
     return cases
 
 
-def _listed_cases(root: Path, entries: Mapping[str, Any]) -> list[Case]:
-    """nnU-Net's `dataset` entry: case id to its paths, relative to the data set."""
+def _is_folder(root: Path) -> bool:
     try:
-        return [
-            Case(case_id, tuple(root / path for path in entry["images"]), root / entry["label"], case_id)
-            for case_id, entry in sorted(entries.items())
-        ]
-    except (TypeError, KeyError) as error:
-        raise DataError(
-            "the list of cases cannot be understood",
-            where=str(root / "dataset.json"),
-            why=f"'dataset' lacks {error}",
-            mend='write it as {"ID": {"images": ["..."], "label": "..."}}',
-        ) from error
-
-
-def _declaration(root: Path) -> dict[str, Any]:
-    path = root / "dataset.json"
-    if not path.is_file():
-        return {}
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError("dataset.json is no JSON", where=str(path), why=str(error), mend="mend the line") from error
-    if not isinstance(declared, dict):
-        raise DataError("dataset.json is no table", where=str(path), why=f"it holds a {type(declared).__name__}")
-    return declared
-
-
-def _channel_names(declared: Mapping[str, Any], root: Path) -> tuple[str, ...]:
-    named = declared.get("channel_names") or declared.get("modality") or {}
-    try:
-        return tuple(str(named[key]) for key in sorted(named, key=int))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            "the channel names cannot be understood",
-            where=str(root / "dataset.json"),
-            why=f"channel_names is {named!r}",
-            mend='write it as {"0": "T1", "1": "FLAIR"}',
-        ) from error
-
-
-def _label_values(declared: Mapping[str, Any], root: Path) -> dict[str, int] | None:
-    """Class name to value; the Decathlon's inverse form, value to name, is turned round."""
-    labels = declared.get("labels")
-    if not labels:
-        return None
-    try:
-        if all(isinstance(value, str) and str(key).lstrip("-").isdigit() for key, value in labels.items()):
-            return {str(name): int(value) for value, name in labels.items()}
-        return {str(name): _whole(value) for name, value in labels.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(
-            "the labels cannot be understood",
-            where=str(root / "dataset.json"),
-            why=f"labels is {labels!r} ({error})",
-            mend='write it as {"background": 0, "tumour": 1}; overlapping regions are not read',
-        ) from error
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is no integer")
-    return value
+        return root.is_dir()
+    except (OSError, ValueError):  # no permission on the way there; a NUL in the name
+        return False

@@ -1,14 +1,20 @@
 """Mapping a function over cases in several processes, in order, with the caller told of progress."""
 
+import ctypes
 import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PRELOADED = ["segkit.data.store", "segkit.data.patches"]
+_PR_SET_PDEATHSIG = 1
+_PRELOADED = ["segkit.data.store", "segkit.data.deliveries"]
 
 
 def worker_context() -> multiprocessing.context.BaseContext:
@@ -22,6 +28,22 @@ def worker_context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def die_with_parent() -> None:
+    """Let the system kill this child process when its server ends, which it then does with the main process.
+
+    A child would otherwise stay for ever where the main process was killed: it waits for work from a pipe whose other
+    end it holds too. And so would the server, which waits for the last holder of a pipe that each child is given for
+    starting further processes; this child starts none, and lets go of it. Only Linux has such a signal.
+    """
+    if sys.platform != "linux" or multiprocessing.parent_process() is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    held = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    if held is not None:
+        os.close(held)
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
 
 
 def parallel_map(
@@ -54,7 +76,7 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
     if workers <= 1:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, mp_context=worker_context()) as pool:
+    with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=die_with_parent) as pool:
         try:
             yield from pool.map(function, items)
         except BaseException:

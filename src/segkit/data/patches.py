@@ -3,7 +3,6 @@
 This is all that a worker does, some hundred microseconds a sample: augmentation happens on the device, by batch.
 """
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,9 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from segkit.data.crumbs import Crumbs
+from segkit.data.parallel import die_with_parent
 from segkit.data.sampling import Draw
-from segkit.data.stored_case import StoredCase
-from segkit.errors import DataError
+from segkit.data.stored_case import StoredCase, unreadable
+from segkit.errors import SegkitError
 from segkit.types import Batch, Size, Spacing, Target
 
 Patch: TypeAlias = dict[str, np.ndarray]
@@ -36,34 +37,45 @@ class PatchDataset(Dataset[Sample]):
         cases: Training cases, in the order that `Draw.case` counts.
         source_size: Voxels to cut.
         fields: Extra arrays to cut: "instances", "cells".
+        crumbs: Told of every array before it is read.
     """
 
-    def __init__(self, cases: Sequence[StoredCase], *, source_size: Size, fields: frozenset[str] = frozenset()) -> None:
-        self._cases, self._source_size = tuple(cases), tuple(source_size)
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        *,
+        source_size: Size,
+        fields: frozenset[str] = frozenset(),
+        crumbs: Crumbs | None = None,
+    ) -> None:
+        self.cases, self._source_size = tuple(cases), tuple(source_size)
+        self.crumbs = crumbs or Crumbs(0)
         self._fields = ("image", "label", *sorted(fields))
 
     def __getitem__(self, index: Draw) -> Sample:
         """Cut one patch.
 
         Raises:
-            DataError: Naming the case, whatever went wrong: some exceptions cannot cross from a worker, which
-                would then hang.
+            DataError: Naming case and file, whatever went wrong: not every exception can leave a worker.
         """
-        case = self._cases[index.case]
+        case = self.cases[index.case]
+        arrays: Patch = {}
+        name = ""
         try:
-            arrays = {name: cut_padded(case.array(name), index.start, self._source_size) for name in self._fields}
-            inside = case.optional("valid")
+            for name in self._fields:
+                self.crumbs.drop(name, n=index.n, case=index.case)
+                arrays[name] = cut_padded(case.array(name), index.start, self._source_size)
+            name = "valid"
+            self.crumbs.drop(name, n=index.n, case=index.case)
+            inside = case.optional(name)
             if inside is None:
-                arrays["valid"] = inside_image(case.shape, index.start, self._source_size)
+                arrays[name] = inside_image(case.shape, index.start, self._source_size)
             else:
-                arrays["valid"] = cut_padded(inside, index.start, self._source_size)
-        except Exception as error:
-            raise DataError(
-                "a prepared case cannot be read",
-                where=f"case {case.case_id}, {case.folder}",
-                why=traceback.format_exception_only(error)[-1].strip(),
-                mend="run the same command again: damaged entries are made anew",
-            ) from error
+                arrays[name] = cut_padded(inside, index.start, self._source_size)
+        except (KeyboardInterrupt, SystemExit, SegkitError):
+            raise
+        except BaseException as error:  # torch passes on no others from a worker: it would die of them
+            raise unreadable(case, name, error) from error
         return Sample(index.n, case.case_id, arrays)
 
 
@@ -132,10 +144,12 @@ class Collate:
         )
 
 
-def one_thread(worker: int) -> None:
-    """A worker copies memory; threads of its own would only fight with the training process.
+def begin_worker(worker: int) -> None:
+    """What a loader worker does first.
 
-    It lives here and not beside the data module, so that a worker does not import Lightning.
+    It copies memory: threads of its own would only fight with the training process. It lives here and not beside
+    the data module, so that a worker does not import Lightning.
     """
     del worker
     torch.set_num_threads(1)
+    die_with_parent()

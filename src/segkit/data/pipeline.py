@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segkit.data.changed import compare_with_run
 from segkit.data.checks import check_cases
 from segkit.data.findings import Finding, raise_if_errors
 from segkit.data.labels import infer_labels
@@ -61,9 +62,9 @@ class Opened:
     store: Store
 
     def cases(self, role: Role) -> tuple[Case, ...]:
-        """The cases of a role, in the order of the roles."""
+        """The cases of a role, in the order of the roles; of a resumed run's test cases those that are still there."""
         by_id = {case.case_id: case for case in self.dataset.cases}
-        return tuple(by_id[case_id] for case_id in self.roles.of(role))
+        return tuple(by_id[case_id] for case_id in self.roles.of(role) if role != "test" or case_id in by_id)
 
     @property
     def seen(self) -> tuple[Case, ...]:
@@ -100,15 +101,21 @@ def open_dataset(config: Mapping[str, Any], *, roles: Roles | None = None) -> Op
 
     Raises:
         DataError: For every fault of the data at once.
+        UsageError: The cases that a resumed run has seen are gone or have other contents.
     """
     data = config["data"]
     dataset = discover(data["root"] or sample_root(), layout=data["layout"], groups=data["groups"])
     if data.get("name"):
         dataset = replace(dataset, name=data["name"])
     store = Store(Path(config["paths"]["cache"]).expanduser().absolute())
-    roles = roles or _deal(dataset, data)
+    findings: list[Finding] = []
+    if roles is None:
+        roles = _deal(dataset, data)
+    else:
+        all_dealt = data["split"]["file"] is None and data.get("max_cases") is None
+        findings = compare_with_run(dataset, roles, store, all_dealt=all_dealt)
     opened = Opened(dataset, roles, Labels(("background",), (0,)), (), store)
-    findings = _check(opened, data)
+    findings += _check(opened, data)
     raise_if_errors(findings)
     labels = _labels(opened, data)
     return replace(opened, labels=labels, findings=tuple(findings))
@@ -176,7 +183,8 @@ def prepare_dataset(
     entries = opened.store.prepare_all(seen, plan, needs=needs, workers=preparation_workers(seen), on_done=on_done)
     num_train = len(opened.roles.train)
     hashes = {entry.case_id: entry.content_hash for entry in entries}
-    return Prepared(tuple(entries[:num_train]), tuple(entries[num_train:]), opened.roles.with_hashes(hashes))
+    labels = {case.case_id: opened.store.file_hash(case.label) for case in seen if case.label is not None}
+    return Prepared(tuple(entries[:num_train]), tuple(entries[num_train:]), opened.roles.with_hashes(hashes, labels))
 
 
 def preparation_workers(cases: tuple[Case, ...], *, cores: int | None = None) -> int:
@@ -215,11 +223,18 @@ def _check(opened: Opened, data: Mapping[str, Any]) -> list[Finding]:
     seen = opened.seen
 
     def look() -> list[dict[str, str]]:
-        found = check_cases(seen, dataset=opened.dataset, kind=data["labels"], ignore=data["ignore_label"])
+        found: list[Finding] = []
+        labels: Labels | None = None
+        if opened.dataset.declared_labels is not None:
+            try:
+                labels = infer_labels(opened.dataset, (), kind=data["labels"], ignore=data["ignore_label"])
+            except DataError as error:
+                found.append(Finding.of(error))
+        found += check_cases(seen, labels, dataset=opened.dataset, kind=data["labels"], ignore=data["ignore_label"])
         return [finding.to_json() for finding in found]
 
     parts = {"cases": _contents(opened), "dataset": _declared(opened.dataset), **_label_keys(data)}
-    records = opened.store.remember("checks", parts, look) if parts["cases"] else look()
+    records = opened.store.remember("findings", parts, look) if parts["cases"] else look()
     unlabelled = [
         Finding("error", case.case_id, str(case.images[0]), "the image has no label", mend="add it, or take it out")
         for case in opened.cases("test")

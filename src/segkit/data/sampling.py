@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from torch.utils.data import Sampler
 
+from segkit.errors import UsageError
 from segkit.ops.keyed_random import generator
 from segkit.types import Size
 
@@ -137,6 +138,23 @@ def _start_around(centre: int, size: int, patch: int) -> int:
     return min(max(centre - patch // 2, 0), size - patch)
 
 
+def samples_of_a_rank(batch_size: int, world_size: int) -> int:
+    """How many samples of each batch a rank gets.
+
+    Raises:
+        UsageError: They cannot be shared out evenly; the mean over the ranks would not be the mean over the batch.
+    """
+    if batch_size % world_size:
+        raise UsageError(
+            "The samples of a batch cannot be shared out evenly.",
+            where=f"trainer.devices={world_size}",
+            why=f"a batch has {batch_size} samples in all, whatever the number of devices",
+            mend=f"plan.batch_size={world_size * -(-batch_size // world_size)} in a run of its own, or as many devices "
+            f"as divide {batch_size}",
+        )
+    return batch_size // world_size
+
+
 class ResumableSampler(Sampler[list[Draw]]):
     """Batches of draws from the present position to the end of its epoch.
 
@@ -149,6 +167,11 @@ class ResumableSampler(Sampler[list[Draw]]):
         seed: Of the run.
         batches_per_epoch: Optimiser steps x accumulated batches.
         position: Returns n.
+        rank: Number of this process among those that share each batch.
+        world_size: How many they are; they change which process draws a sample, never which sample is the n-th.
+
+    Raises:
+        UsageError: A batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -159,9 +182,13 @@ class ResumableSampler(Sampler[list[Draw]]):
         seed: int,
         batches_per_epoch: int,
         position: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._cases, self._rule, self._seed = cases, rule, seed
         self._batches_per_epoch, self._position = batches_per_epoch, position
+        share = samples_of_a_rank(rule.batch_size, world_size)
+        self._part = slice(rank * share, (rank + 1) * share)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -176,5 +203,5 @@ class ResumableSampler(Sampler[list[Draw]]):
         end = (n // self.samples_per_epoch + 1) * self.samples_per_epoch
         while n < end:
             batch = range(n, min(n + self._rule.batch_size, end))
-            yield [draw(self._seed, i, self._cases, self._rule) for i in batch]
+            yield [draw(self._seed, i, self._cases, self._rule) for i in batch[self._part]]
             n += self._rule.batch_size

@@ -1,14 +1,18 @@
 """Roles: who trains, who selects, who tests; disjoint by group (person)."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from segkit.data.groups import MAX_TABLE_BYTES
+from segkit.data.names import shown_id, twice
 from segkit.errors import DataError, UsageError
 from segkit.ops.keyed_random import generator
+from segkit.runs.untrusted import read_regular
 from segkit.types import Case
 
 Role = Literal["train", "tuning", "test"]
@@ -29,12 +33,14 @@ class Roles:
         tuning: Cases that choose the checkpoint.
         test: Cases that nothing but `evaluate` opens.
         content_hashes: Case id to sha256 of its image files, for train and tuning; filled after `prepare`.
+        label_hashes: The same of its label file.
     """
 
     train: tuple[str, ...]
     tuning: tuple[str, ...]
     test: tuple[str, ...]
     content_hashes: Mapping[str, str] = field(default_factory=dict)
+    label_hashes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         twice = sorted(
@@ -43,7 +49,12 @@ class Roles:
             | (set(self.tuning) & set(self.test))
         )
         if twice:
-            raise DataError("a case has two roles", where=f"case {twice[0]}", why=f"{len(twice)} cases do")
+            raise DataError(
+                "a case has two roles",
+                where=f"case {twice[0]}",
+                why=f"{len(twice)} cases do",
+                mend="name each case in one of train, tuning and test",
+            )
 
     def of(self, subset: Role) -> tuple[str, ...]:
         """The case ids of one role."""
@@ -57,14 +68,16 @@ class Roles:
         """The role that an image of this content had, whatever its name is now; None for unseen content."""
         return next((self.role(case_id) for case_id, seen in self.content_hashes.items() if seen == content_hash), None)
 
-    def with_hashes(self, hashes: Mapping[str, str]) -> "Roles":
-        """The same roles, with the content hashes of training and tuning cases."""
+    def with_hashes(self, hashes: Mapping[str, str], labels: Mapping[str, str] | None = None) -> "Roles":
+        """The same roles, with the content hashes of training and tuning cases, of images and of labels."""
         seen = (*self.train, *self.tuning)
-        return replace(self, content_hashes={case_id: hashes[case_id] for case_id in seen if case_id in hashes})
+        of_images, of_labels = ({i: known[i] for i in seen if i in known} for known in (hashes, labels or {}))
+        return replace(self, content_hashes=of_images, label_hashes=of_labels)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-clean dictionary, as split.json stores it."""
-        return {role: list(self.of(role)) for role in ROLES} | {"content_hashes": dict(self.content_hashes)}
+        hashes = {"content_hashes": dict(self.content_hashes), "label_hashes": dict(self.label_hashes)}
+        return {role: list(self.of(role)) for role in ROLES} | hashes
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Roles":
@@ -74,6 +87,7 @@ class Roles:
             tuning=tuple(stored["tuning"]),
             test=tuple(stored["test"]),
             content_hashes=dict(stored.get("content_hashes", {})),
+            label_hashes=dict(stored.get("label_hashes", {})),
         )
 
 
@@ -184,7 +198,8 @@ def _of_groups(cases: Sequence[Case], *, tuning: Sequence[str], test: Sequence[s
 def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, seed: int) -> Roles:
     where = f"data.split.file={path}"
     try:
-        stored: Any = _rows(path) if path.suffix.lower() == ".csv" else json.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, limit=MAX_TABLE_BYTES).decode("utf-8-sig")
+        stored: Any = _rows(text) if path.suffix.lower() == ".csv" else json.loads(text)
         if isinstance(stored, list):
             roles = _from_nnunet(cases, stored[fold], tuning=tuning, seed=seed)
         else:
@@ -196,13 +211,14 @@ def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, s
             )
     except FileNotFoundError as error:
         raise UsageError("the file of roles is not there", where=where, why=str(error)) from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise DataError(
             "the file of roles cannot be understood",
             where=where,
             why=f"{type(error).__name__}: {error}",
             mend='write {"train": [...], "tuning": [...], "test": [...]} with case ids',
         ) from error
+    _require_names(roles, where=where)
     known = {case.case_id for case in cases}
     unknown = [case_id for role in ROLES for case_id in roles.of(role) if case_id not in known]
     if unknown or not roles.train:
@@ -211,15 +227,29 @@ def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, s
             if unknown
             else "the file of roles leaves nobody to train on",
             where=where,
-            why=f"{len(unknown)} of them, such as {', '.join(unknown[:3])}" if unknown else "train is empty",
+            why=f"{len(unknown)} of them, such as {', '.join(map(shown_id, unknown[:3]))}"
+            if unknown
+            else "train is empty",
             mend="use the case ids that `check` prints",
         )
     return roles
 
 
-def _rows(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+def _require_names(roles: Roles, *, where: str) -> None:
+    """Each role a list of names, none of them twice: a case that is there twice would count twice."""
+    names = [name for role in ROLES for name in roles.of(role)]
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd or (again := twice(names)):
+        raise DataError(
+            "the file of roles cannot be understood" if odd else "the file of roles names a case twice",
+            where=where,
+            why=f"{str(odd[0])[:80]!r} is no case id" if odd else f"case {', '.join(map(shown_id, again[:3]))}",
+            mend='write {"train": [...], "tuning": [...], "test": [...]} with case ids, each once',
+        )
+
+
+def _rows(text: str) -> dict[str, list[str]]:
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     found: dict[str, list[str]] = {role: [] for role in ROLES}
     for row in rows:
         found[row["role"].strip()].append(row["case"].strip())

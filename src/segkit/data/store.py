@@ -7,12 +7,13 @@ entry is there whole or not at all. An entry that does not agree with its meta.j
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,10 +28,12 @@ from segkit.data.stored_case import StoredCase, stored_case
 from segkit.errors import DataError
 from segkit.planning.fingerprint import CaseFacts, case_facts
 from segkit.planning.plan import Plan
+from segkit.runs.leftovers import abandoned, discard, temporary_beside
 from segkit.types import Case, Labels, PreparedCase
 
 logger = logging.getLogger(__name__)
 
+_UNREACHABLE = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _RACY_SECONDS = 2.0
 _STALE_SECONDS = 24 * 3600.0
 
@@ -151,11 +154,17 @@ class Store:
         """
         try:
             return self._file_hash(path)
-        except (FileNotFoundError, PermissionError) as error:
-            raise DataError("a file cannot be read", where=str(path), why=str(error.strerror)) from error
+        except OSError as error:
+            if error.errno not in _UNREACHABLE:
+                raise
+            mend = "put the file back, or mend its permissions"
+            raise DataError("a file cannot be read", where=str(path), why=str(error.strerror), mend=mend) from error
 
     def _file_hash(self, path: Path) -> str:
         facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a FIFO would be waited for, a device read for ever
+            mend = "put the image file itself there, or take the case out of the data set"
+            raise DataError("no regular file stands where an image should be", where=str(path), mend=mend)
         newest = max(facts.st_mtime_ns, facts.st_ctime_ns)
         if time.time_ns() - newest < _RACY_SECONDS * 1e9:
             return file_hash(path)
@@ -167,11 +176,12 @@ class Store:
         return {"images": [self.file_hash(path) for path in case.images], "label": label}
 
     def _sweep(self) -> None:
-        """Remove what processes that died a day ago left half-written."""
-        for leftover in self.root.glob("*/.*.tmp"):
+        """Remove what dead processes left half-written or half-removed."""
+        for leftover in (path for path in self.root.glob("*/.*") if path.suffix in {".tmp", ".trash"}):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-                    remove(leftover)
+                # Without a maker in its name it is an earlier version's: those know no more than a day.
+                if abandoned(leftover) or time.time() - leftover.lstat().st_mtime > _STALE_SECONDS:
+                    discard(leftover)
 
 
 def _facts(case: Case, labels: Labels) -> dict[str, Any]:
@@ -190,7 +200,7 @@ def _facts(case: Case, labels: Labels) -> dict[str, Any]:
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.write_text(text)
         os.replace(temporary, path)

@@ -4,7 +4,9 @@ A `StoredCase` is a few numbers and a path: it is cheap to send to a worker, whi
 is kept open between two reads, so any number of cases needs no more than a handful of file descriptors.
 """
 
+import errno
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from segkit.errors import DataError
 from segkit.types import Case, Geometry, PreparedCase, Size
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,22 @@ class StoredCase:
     geometry: Geometry
     content_hash: str
 
+    def path(self, name: str) -> Path:
+        """The file of an array."""
+        return self.folder / f"{name}.npy"
+
     def array(self, name: str) -> np.ndarray:
-        """One array of the entry, memory-mapped read-only."""
-        mapped: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        """One array of the entry, memory-mapped read-only.
+
+        Raises:
+            DataError: The file cannot be read; names the case and the file.
+        """
+        try:
+            mapped: np.ndarray = np.load(self.path(name), mmap_mode="r", allow_pickle=False)
+        except RuntimeError:
+            raise  # never the file's: a signal handler of torch tells in this way that a worker died
+        except Exception as error:
+            raise unreadable(self, name, error) from error
         return mapped
 
     def optional(self, name: str) -> np.ndarray | None:
@@ -73,6 +91,24 @@ class StoredCase:
             geometry=self.geometry,
             content_hash=self.content_hash,
         )
+
+
+def unreadable(case: StoredCase, name: str, error: BaseException) -> DataError:
+    """Say that an array of a case could not be read, in words that any process can pass on."""
+    short = is_shortage(error)
+    return DataError(
+        "a prepared case cannot be read",
+        where=f"case {case.case_id}, {case.path(name)}",
+        why=traceback.format_exception_only(error)[-1].strip(),
+        mend="use fewer data.workers, or a machine with higher limits (ulimit -a)"
+        if short
+        else "run the same command again: damaged entries are made anew",
+    )
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether the machine lacked memory or files: no fault of what was being read."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
 def stored_case(case: Case, folder: Path) -> StoredCase:

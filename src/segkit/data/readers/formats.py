@@ -1,5 +1,6 @@
 """Choosing a reader by the file's ending, and the faults that every file can have."""
 
+import stat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
@@ -138,9 +139,17 @@ def _family(path: Path, *, where: str) -> Family:
 
 def _require_file(path: Path, *, where: str) -> None:
     try:
-        size = path.stat().st_size
+        facts = path.stat()
+        size = facts.st_size
         if path.is_dir():
             raise DataError("a folder stands where an image file should be", where=where, mend="name the file itself")
+        if not stat.S_ISREG(facts.st_mode):  # reading a FIFO waits for a writer, a device never ends
+            raise DataError(
+                "a FIFO, socket or device stands where an image file should be",
+                where=where,
+                why="it is no regular file",
+                mend="put the image file itself there, or take the case out of the data set",
+            )
     except FileNotFoundError as error:
         broken = path.is_symlink()
         raise DataError(

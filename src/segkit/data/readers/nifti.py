@@ -32,6 +32,8 @@ ENDINGS: Final[tuple[str, ...]] = (".nii.gz", ".nii", ".hdr")
 _HEADERS: Final = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _SLACK: Final = 1 << 20
 """Bytes that may follow the voxels: some writers pad."""
+_FURTHEST: Final = 1 << 28
+"""Bytes between the header and the voxels: extensions of the header lie there."""
 _CHUNK: Final = 1 << 24
 
 ByteSource: TypeAlias = BufferedReader | gzip.GzipFile
@@ -228,6 +230,13 @@ def _read_voxels(
     stated = float(header["vox_offset"])
     lowest = 0 if paired else int(header["sizeof_hdr"]) + 4
     offset = lowest if not math.isfinite(stated) or stated < lowest else int(stated)
+    if offset > _FURTHEST:
+        raise DataError(
+            "the header puts the voxels too far into the file",
+            where=where,
+            why=f"vox_offset is {stated:.3g}; the limit is {_FURTHEST}, and the file ends early or is a bomb",
+            mend="write the file again from its source; the header is damaged",
+        )
     size = math.prod(shape) * dtype.itemsize
     with _bytes_of(data, where=where) as file:
         head = _skip(file, offset)

@@ -21,6 +21,8 @@ ENDINGS: Final[tuple[str, ...]] = (".png", ".bmp", *LOSSY)
 
 _STORABLE: Final = {".png": ("bool", "uint8", "uint16"), ".bmp": ("bool", "uint8")}
 _COLOURS_NAMED: Final = 8
+_FORMATS: Final = ("PNG", "BMP", "JPEG")
+"""What Pillow may take a file for, whatever its name: it would hand PostScript to an interpreter."""
 
 
 def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
@@ -31,13 +33,8 @@ def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
     is a grey label.
     """
     if role == "label" and path.suffix.lower() in LOSSY:
-        raise DataError(
-            "a JPEG cannot hold a mask",
-            where=where,
-            why="its compression changes values at every edge, so that class numbers are lost",
-            mend="export the masks again as PNG or TIFF; a JPEG cannot be repaired",
-        )
-    with _opened(path, where=where) as picture:
+        raise _lossy(where)
+    with _opened(path, role=role, where=where) as picture:
         pixels = _pixels(picture, path, role=role)
     if role == "label" and pixels.ndim == 3:
         pixels = _single_channel(pixels, where=where)
@@ -56,18 +53,31 @@ def write(path: Path, ids: Integer[np.ndarray, "*S"], *, like: Volume) -> None:
         Image.fromarray(np.ascontiguousarray(ids, dtype=dtype)).save(temporary)
 
 
+def _lossy(where: str) -> DataError:
+    return DataError(
+        "a JPEG cannot hold a mask",
+        where=where,
+        why="its compression changes values at every edge, so that class numbers are lost",
+        mend="export the masks again as PNG or TIFF; a JPEG cannot be repaired",
+    )
+
+
 @contextmanager
-def _opened(path: Path, *, where: str) -> Iterator[Image.Image]:
+def _opened(path: Path, *, role: Literal["image", "label"], where: str) -> Iterator[Image.Image]:
     """The picture with its size judged; Pillow's many complaints become one `DataError`."""
     limit = Image.MAX_IMAGE_PIXELS
     # Pillow's own limit (89 million) is too low for a slide scan; ours is asked from the header just below.
     Image.MAX_IMAGE_PIXELS = None
     try:
         if path.suffix.lower() == ".png":
-            with Image.open(path) as picture:
+            with Image.open(path, formats=_FORMATS) as picture:
                 picture.verify()  # checksums of every chunk; reading alone passes over a flipped byte
-        with Image.open(path) as picture:
-            require_extent((picture.height, picture.width), where=where)
+        with Image.open(path, formats=_FORMATS) as picture:
+            bands = len(picture.getbands())
+            extent = (picture.height, picture.width)
+            require_extent(extent if bands == 1 else (*extent, bands), where=where)
+            if role == "label" and picture.format in ("JPEG", "MPO"):
+                raise _lossy(where)
             if getattr(picture, "n_frames", 1) > 1:
                 raise DataError(
                     "the picture is a movie",
@@ -79,11 +89,14 @@ def _opened(path: Path, *, where: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         with path.open("rb") as file:
             begin = file.read(12)
+        known = begin.startswith((b"\x89PNG\r\n", b"BM", b"\xff\xd8\xff"))
         raise DataError(
-            f"not a {path.suffix[1:].upper()} picture",
+            "the header of the picture is damaged" if known else f"not a {path.suffix[1:].upper()} picture",
             where=where,
             why=f"it begins with {begin!r}",
-            mend="give the file the ending of what it is, or copy it again",
+            mend="copy the file again from its source"
+            if known
+            else "give the file the ending of what it is, or copy it again",
         ) from error
     except PermissionError:
         raise

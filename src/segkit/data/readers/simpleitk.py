@@ -2,6 +2,7 @@
 # SimpleITK publishes no types for its methods.
 """NRRD and MetaImage (`.nrrd`, `.mha`, `.mhd`) by SimpleITK, with the affine turned from LPS to RAS+."""
 
+import re
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,12 +17,18 @@ from segkit.types import Volume
 
 ENDINGS: Final[tuple[str, ...]] = (".nrrd", ".mha", ".mhd")
 
+_HEADER_BYTES: Final = 1 << 16
+_DATA_FILE: Final = re.compile(
+    rb"^[ \t]*(?:ElementDataFile[ \t]*=|data ?file:)([^\r\n]*)", re.IGNORECASE | re.MULTILINE
+)
+"""Where MetaImage and NRRD name the file of their voxels. In voxels themselves such a line does not stand by chance."""
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
     """Read a NRRD or MetaImage file; see `formats.read`. Components and a fourth axis become channels."""
     del role  # both formats store images and labels alike
+    _require_own_voxels(path, where=where)
     header = _read_header(path, where=where)
     size = tuple(int(n) for n in header.GetSize())
     if not 2 <= len(size) <= 4:
@@ -90,6 +97,34 @@ def _read_header(path: Path, *, where: str) -> sitk.ImageFileReader:
     except RuntimeError as error:
         raise _unreadable(error, where=where) from error
     return reader
+
+
+def _require_own_voxels(path: Path, *, where: str) -> None:
+    """Refuse a header that takes its voxels from elsewhere than a plain file beside it.
+
+    Raises:
+        DataError: It names a path, a list or pattern of files, or no regular file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    for found in _DATA_FILE.finditer(head):
+        name = found[1].strip().decode("utf-8", "replace").removeprefix("./")
+        if name.upper() in ("LOCAL", ""):
+            continue
+        if "/" in name or "\\" in name or "%" in name or name.upper().split()[0] in ("LIST", "LIST:"):
+            raise DataError(
+                "the header takes its voxels from elsewhere",
+                where=where,
+                why=f"its data file is {name[:200]!r}",
+                mend="save the image as one file (.nrrd or .mha), or with its voxels in a file beside it",
+            )
+        if not (beside := path.parent / name).is_file():
+            raise DataError(
+                "the voxels of the pair are not there",
+                where=where,
+                why=f"no file {beside.name} beside the header",
+                mend=f"copy {beside.name} beside the header",
+            )
 
 
 def _affine(header: sitk.ImageFileReader) -> Float[np.ndarray, "a a"]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from segkit.runs.leftovers import maker
+
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def staged(path: Path) -> Iterator[Path]:
     Formats of two files (`.hdr` with `.img`, `.mhd` with `.zraw`) are moved with `path` itself last, so that a
     header never points at data that is not there. After an exception nothing is left behind.
     """
-    with tempfile.TemporaryDirectory(prefix=".segkit-", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".segkit-", suffix=f".{maker()}.tmp", dir=path.parent) as folder:
         yield Path(folder) / path.name
         for part in sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name):
             with part.open("rb") as file:

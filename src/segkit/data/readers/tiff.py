@@ -4,7 +4,11 @@ tifffile unpacks LZW and JPEG only with a further library; SimpleITK reads those
 """
 
 import logging
-from collections.abc import Mapping
+import lzma
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -25,6 +29,10 @@ _MM: Final[Mapping[str, float]] = MappingProxyType(
     {"mm": 1.0, "millimeter": 1.0, "cm": 10.0, "micron": 1e-3, "um": 1e-3, "µm": 1e-3, "\\u00b5m": 1e-3, "nm": 1e-6}
 )
 _IMAGEJ_TYPES: Final = ("uint8", "uint16", "float32")
+_SLACK: Final = 1 << 16
+_UNPACKERS: Final[Mapping[int, Callable[[], Any]]] = MappingProxyType(
+    {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+)
 _LOG = logging.getLogger(__name__)
 
 
@@ -35,7 +43,8 @@ def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
     sample is dropped. A palette becomes colours in an image and stays class indices in a label.
     """
     try:
-        with tifffile.TiffFile(path) as file:
+        # An OME-TIFF may name other files, by any path, as parts of itself: each image stands for itself here.
+        with tifffile.TiffFile(path, _multifile=False) as file:
             if len(file.series) != 1:
                 raise DataError(
                     "the TIFF holds several images of different size",
@@ -46,6 +55,7 @@ def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
             series = file.series[0]
             require_extent(series.shape, where=where)
             _require_whole(file, where=where)
+            _require_unpacked_size(file, where=where)
             axes = _axes(series.axes, series.shape, where=where)
             stored = _voxels(file, path)
             page = file.pages.first
@@ -55,7 +65,19 @@ def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
             elif page.extrasamples and "S" in series.axes:
                 stored = np.take(stored, range(stored.shape[axes.index("C")] - len(page.extrasamples)), axes.index("C"))
             spacing = _spacing(file, spatial=len(axes.replace("C", "")))
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, RuntimeError, EOFError) as error:
+    except (
+        tifffile.TiffFileError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        struct.error,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise DataError(
             "the TIFF is damaged, or no TIFF",
             where=where,
@@ -136,6 +158,24 @@ def _require_whole(file: tifffile.TiffFile, *, where: str) -> None:
                 why=f"page {number + 1} reaches to byte {max(ends)}, the file ends at {size}",
                 mend="copy the file again from its source",
             )
+
+
+def _require_unpacked_size(file: tifffile.TiffFile, *, where: str) -> None:
+    """Refuse strips that unpack to more than they hold voxels for: tifffile would unpack them whole."""
+    for number, page in enumerate(file.pages):
+        whole = page.aspage()
+        if (start := _UNPACKERS.get(int(whole.compression))) is None or whole.dtype is None:
+            continue
+        most = math.prod(whole.chunks) * whole.dtype.itemsize + _SLACK
+        for offset, count in zip(whole.dataoffsets, whole.databytecounts, strict=False):
+            file.filehandle.seek(offset)
+            if len(start().decompress(file.filehandle.read(count), most + 1)) > most:
+                raise DataError(
+                    "the TIFF holds more than its header announces",
+                    where=where,
+                    why=f"a strip of page {number + 1} has {count} bytes and unpacks to more than {most}",
+                    mend="copy the file again from its source, or save it as plain TIFF",
+                )
 
 
 def _voxels(file: tifffile.TiffFile, path: Path) -> Shaped[np.ndarray, "..."]:
