@@ -153,7 +153,7 @@ class Evil:
 
 def test_hostile_pickle_is_refused_and_not_run(tmp_path: Path, monkeypatch) -> None:
     # A checkpoint from others can have true checksums: reading itself must execute nothing.
-    monkeypatch.setattr(checkpoints, "_load_plain", lambda path: {})
+    monkeypatch.setattr(checkpoints, "load_plain", lambda path: {})
     path = write(tmp_path, state={"x": Evil(f"touch {tmp_path}/pwned")})
     monkeypatch.undo()
     with pytest.raises(StorageError, match="cannot be read"):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from segkit.configuration import compose
 from segkit.errors import ExitCode, UsageError
-from segkit.runs.compatibility import refuse_incompatible
+from segkit.runs.compatibility import FREE, FROZEN, _in, refuse_incompatible
 
 OLD = {
     "seed": 0,
@@ -48,3 +49,29 @@ def test_these_are_refused(change: dict, key: str) -> None:
 
 def test_nothing_changed_says_nothing() -> None:
     assert refuse_incompatible(OLD, dict(OLD), run_name="r") == []
+
+
+def leaves(config: dict, prefix: str = "") -> set[str]:
+    found = set()
+    for key, value in config.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key}
+    return found
+
+
+CHOICES = ["scheduler=plateau", "scheduler=cyclic", "scheduler=poly", "optimizer=sgd", "tracking=none"]
+
+
+def test_every_key_of_a_training_is_in_one_of_the_two_tables() -> None:
+    """Whoever adds a key says whether it may change between two lives, and sees to it that the change is applied."""
+    keys = set().union(*(leaves(compose("train", words)) for words in ([], *([choice] for choice in CHOICES))))
+    assert len(keys) > 100
+    unclassified = [key for key in sorted(keys) if not _in(key, FROZEN) and not _in(key, FREE)]
+    assert unclassified == []
+    assert [entry for entry in (*FROZEN, *FREE) if not any(_in(key, (entry,)) for key in keys)] == []
+
+
+def test_no_entry_is_in_both_tables_and_what_is_free_within_frozen_is_named_singly() -> None:
+    assert set(FROZEN) & set(FREE) == set()
+    assert [entry for entry in FROZEN if _in(entry, FREE)] == []
+    inner = sorted(entry for entry in FREE if _in(entry, FROZEN))
+    assert {entry.partition(".")[0] for entry in inner} == {"optimizer", "scheduler"}

@@ -87,3 +87,14 @@ def test_rewind_forgets_what_came_later(tmp_path: Path) -> None:
     rewind(tmp_path, 2)
     assert checkpoint_steps(tmp_path) == [1, 2]
     assert read_json(tmp_path / "best.json")["step"] == 2
+
+
+def test_a_checkpoint_in_use_stays(tmp_path: Path) -> None:
+    entries = [entry(step, None) for step in range(1, 6)]
+    assert kept(entries, leased={2, 9}) == {2, 4, 5}
+    for step in range(1, 6):
+        write(tmp_path, step, None)
+        refresh(tmp_path, leased={2})
+    assert checkpoint_steps(tmp_path) == [2, 4, 5]
+    refresh(tmp_path)
+    assert checkpoint_steps(tmp_path) == [4, 5]

@@ -1,5 +1,6 @@
 """Every mode of the key `resume`."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,12 @@ from tests.runs.test_index import write
 
 from segkit.errors import StorageError, UsageError
 from segkit.runs.directory import RunDirectory
-from segkit.runs.manifest import MODEL, checkpoint_path, checkpoint_steps
-from segkit.runs.resume import find_resume_point, rewind_to
+from segkit.runs.identity import RECORD, identity
+from segkit.runs.manifest import MANIFEST, MODEL, checkpoint_path, checkpoint_steps
+from segkit.runs.resume import find_resume_point, recover, rewind_to
+
+DEAD = 2**22 + 1
+"""A process id that no system gives."""
 
 
 @pytest.fixture
@@ -64,3 +69,42 @@ def test_named_checkpoint_that_is_damaged_or_foreign(run: RunDirectory, tmp_path
     for name in ("step-00000009", str(tmp_path / "other" / "step-00000002"), "atuo"):
         with pytest.raises(UsageError, match="no checkpoint of this run"):
             find_resume_point(run, name)
+
+
+def test_recovery_removes_leftovers_and_gives_the_run_an_id(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "r").create()
+    (run.path / f".config.yaml.{DEAD}.tmp").write_text("half")
+    (run.path / f".report.html.{os.getpid()}.tmp").write_text("being written by another verb")
+    (run.checkpoints / ".step-00000001.123.tmp").mkdir()
+    (run.path / ".keep").write_text("the user's")
+    recover(run)
+    assert sorted(p.name for p in run.path.iterdir()) == sorted(
+        [".keep", f".report.html.{os.getpid()}.tmp", "checkpoints", "overlays"]
+    )
+    assert [p.name for p in run.checkpoints.iterdir()] == [RECORD]
+    own = identity(run.checkpoints)
+    recover(run)
+    assert identity(run.checkpoints) == own
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_a_lost_id_comes_back_from_the_newest_checkpoint_that_names_one(tmp_path: Path, harm: str) -> None:
+    run = RunDirectory(tmp_path / "r").create()
+    recover(run)
+    own = identity(run.checkpoints)
+    for step in (1, 2):
+        write(run.checkpoints, step, 0.5)
+    (checkpoint_path(run.checkpoints, 2) / MANIFEST).write_text("{")
+    (run.checkpoints / RECORD).unlink() if harm == "lost" else (run.checkpoints / RECORD).write_text("{}")
+    recover(run)
+    assert identity(run.checkpoints) == own
+
+
+def test_a_checkpoint_that_was_put_aside_comes_back(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "r").create()
+    write(run.checkpoints, 1, 0.5)
+    path = checkpoint_path(run.checkpoints, 1)
+    path.rename(path.with_name(f".{path.name}.aside"))
+    assert find_resume_point(run) is None
+    recover(run)
+    assert find_resume_point(run).path == path

@@ -12,20 +12,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-
 from segkit.configuration.problems import nearest_word
+from segkit.configuration.trust import refuse_fetching, require_trusted_class, require_trusted_path
 from segkit.errors import UsageError
 
 TARGET = "_target_"
-_TRUSTED = ("segkit", "monai", "torch")
-# All three also hold functions that run code from a file or write one (torch.load, torch.hub.load,
-# monai.bundle.run, our own writers): from a run folder only classes with these bases are built, and what
-# these packages of ours define.
-_TRUSTED_BASES = (nn.Module, Optimizer, LRScheduler)
-_TRUSTED_HOMES = ("segkit.networks", "segkit.losses", "segkit.augmentation", "segkit.module")
 
 
 def instantiate(
@@ -67,6 +58,7 @@ def make_factory(
     Raises:
         UsageError: At once, not first when the function is called.
     """
+    _require_node(node, where=where)
     target = locate(str(node.get(TARGET, "")), where=where, trust=trust)
     given = {name: value for name, value in node.items() if name not in (TARGET, "args")} | dict(node.get("args") or {})
     arguments = {
@@ -80,14 +72,19 @@ def make_factory(
             arguments[name] = value
     taken_later = tuple(name for name in later if takes_any or name in signature.parameters)
     _check_call(signature, arguments, taken_later, target=target, where=where, takes_any=takes_any)
+    if not trust:
+        refuse_fetching(signature, arguments, target=_name(target), where=where)
+    # What a run folder says can make a constructor stumble in any way; what the user typed is his to see whole.
+    stumbles: tuple[type[Exception], ...] = (ValueError,) if trust else (Exception,)
 
     def build(*positional: Any, **keywords: Any) -> Any:  # noqa: ANN401
         kept = {name: value for name, value in keywords.items() if name in taken_later}
         try:
             return target(*positional, **arguments, **kept)
-        except ValueError as error:
+        except stumbles as error:
             what = f"{_name(target)} cannot be built with these arguments"
-            raise UsageError(what, where=where, why=str(error)) from error
+            why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {str(error)[:500]}"
+            raise UsageError(what, where=where, why=why) from error
 
     return build
 
@@ -95,36 +92,33 @@ def make_factory(
 def locate(path: str, *, where: str, trust: bool) -> Callable[..., Any]:
     """The class or function at an import path.
 
-    Without `trust` it must come from segkit, MONAI or torch, by the path as well as by where it was defined:
-    `segkit.data.os.system` begins like one of ours and is not. Only modules, optimizers, schedules and
-    augmentations are built then.
+    Without `trust` it must come from the parts of segkit, MONAI and torch that hold networks, losses, optimizers
+    and schedules, by the path (nothing else is even imported) as well as by where it was defined:
+    `segkit.losses.dice.torch.load` begins like one of ours and is not.
 
     Raises:
         UsageError: If there is none, or it is not to be trusted.
     """
-    first = path.partition(".")[0]
-    if not trust and first not in _TRUSTED:
-        raise _untrusted(path, where)
+    if not trust:
+        require_trusted_path(path, where=where)
     found = _import(path, where)
     if not callable(found):
         raise UsageError(f"{path} can be imported but not called", where=f"{where}.{TARGET}")
     if not trust:
-        home = str(getattr(found, "__module__", ""))
-        is_part = inspect.isclass(found) and issubclass(found, _TRUSTED_BASES)
-        is_ours = home.startswith(tuple(f"{name}." for name in _TRUSTED_HOMES)) or home in _TRUSTED_HOMES
-        if home.partition(".")[0] not in _TRUSTED or not (is_part or is_ours):
-            raise _untrusted(path, where)
+        require_trusted_class(found, path, where=where)
     result: Callable[..., Any] = found
     return result
 
 
-def _untrusted(path: str, where: str) -> UsageError:
-    return UsageError(
-        f"{path or 'a class without a name'} is not built from a run folder",
-        where=f"{where}.{TARGET}",
-        why="it is no network, loss, optimizer or schedule of segkit, MONAI or torch, and building it runs its code",
-        mend="trust=true, if you know where the run comes from",
-    )
+def _require_node(node: object, *, where: str) -> None:
+    """Refuse what a damaged configuration may hold in the place of a class and its arguments."""
+    args = node.get("args") if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or not (args is None or isinstance(args, Mapping)):
+        raise UsageError(
+            "there is no class with its arguments", where=where, why=f"it is {str(node)[:80]!r}", mend=f"set {where}"
+        )
+    if odd := [name for name in [*node, *(args or {})] if not isinstance(name, str)]:
+        raise UsageError("an argument's name is no text", where=where, why=f"{str(odd[0])[:80]!r}")
 
 
 def _import(path: str, where: str) -> Any:  # noqa: ANN401

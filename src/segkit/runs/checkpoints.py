@@ -13,7 +13,6 @@ torch nor safetensors notices a flipped bit in a tensor; the checksums do.
 
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from segkit.errors import StorageError
-from segkit.runs.files import atomic_write, remove_tree, sync_file, sync_folder
+from segkit.runs.files import atomic_write, sync_file, sync_folder
+from segkit.runs.identity import identity
+from segkit.runs.index import INDEX, load_index, write_pointers
 from segkit.runs.manifest import (
     MANIFEST,
     MODEL,
@@ -34,13 +34,17 @@ from segkit.runs.manifest import (
     STATE,
     TRAINING,
     Entry,
+    NewerFormat,
     checkpoint_path,
     checkpoint_steps,
     damaged,
     manifest_of,
     verify_checkpoint,
 )
+from segkit.runs.system_errors import as_the_system_said
+from segkit.runs.tensors import load_plain, load_tensors
 
+_ASIDE = ".aside"
 _logger = logging.getLogger(__name__)
 
 
@@ -66,7 +70,8 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint; afterwards it is whole on the disk, or nothing has changed.
 
-    A checkpoint of the same name is replaced.
+    A checkpoint of the same name is replaced: put aside, and removed when the new one has the name. A kill between
+    the two leaves it aside, from where `sweep` brings it back.
 
     Args:
         path: Final folder.
@@ -80,27 +85,27 @@ def write_checkpoint(
         `path`.
 
     Raises:
-        OSError: As the system gave it (disk full, read-only); nothing is left behind.
+        OSError: As the system gave it (disk full, read-only), also where a library hides it behind an error of its
+            own; nothing is left behind.
         StorageError: What was read back is not what was written.
         TypeError: `state` or `optimizer` holds something else than tensors and plain values.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        save_file(_own_storage(model), temporary / MODEL)
+        temporary.mkdir()
+        _save_weights(model, temporary / MODEL)
         if training is not None:
-            save_file(_own_storage(training), temporary / TRAINING)
+            _save_weights(training, temporary / TRAINING)
         _save_plain(dict(optimizer), temporary / OPTIMIZER)
         _save_plain(dict(state), temporary / STATE)
         for file in temporary.iterdir():
             sync_file(file)
-        atomic_write(temporary / MANIFEST, manifest_of(temporary, entry, contents=sorted(state)))
+        manifest = manifest_of(temporary, entry, contents=sorted(state), run=identity(path.parent))
+        atomic_write(temporary / MANIFEST, manifest)
         verify_checkpoint(temporary)
-        if path.exists():
-            remove_tree(path)
-        temporary.rename(path)
+        _put(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -118,12 +123,12 @@ def read_checkpoint(path: Path) -> Contents:
     try:
         return Contents(
             entry=entry,
-            model=load_file(path / MODEL),
-            training=load_file(path / TRAINING) if (path / TRAINING).is_file() else None,
-            optimizer=_load_plain(path / OPTIMIZER),
-            state=_load_plain(path / STATE),
+            model=load_tensors(path / MODEL),
+            training=load_tensors(path / TRAINING) if (path / TRAINING).is_file() else None,
+            optimizer=load_plain(path / OPTIMIZER),
+            state=load_plain(path / STATE),
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+    except OSError as error:
         raise damaged(path, f"it cannot be read: {error}") from error
 
 
@@ -134,7 +139,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         StorageError: They are damaged.
     """
     verify_checkpoint(path, files=frozenset({MODEL}))
-    return load_file(path / MODEL)
+    return load_tensors(path / MODEL)
 
 
 def newest_valid(root: Path) -> Path | None:
@@ -144,13 +149,16 @@ def newest_valid(root: Path) -> Path | None:
         Its folder, or None where there is no checkpoint at all.
 
     Raises:
-        StorageError: There are checkpoints and all are damaged: a run never starts afresh in silence.
+        StorageError: There are checkpoints and all are damaged: a run never starts afresh in silence; or one was
+            written by a newer segkit.
     """
     faults = []
     for step in reversed(checkpoint_steps(root)):
         path = checkpoint_path(root, step)
         try:
             verify_checkpoint(path)
+        except NewerFormat:
+            raise  # whole, and further on: going on from an older one would remove it
         except StorageError as error:
             faults.append(f"{path.name} ({error.why})")
             _logger.warning("Checkpoint %s cannot be used, going back to the one before it: %s", path.name, error)
@@ -167,11 +175,40 @@ def newest_valid(root: Path) -> Path | None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a killed process left half-written or half-removed. Only for who holds the run."""
-    if root.is_dir():
-        for path in root.iterdir():
-            if path.name.startswith(".") and path.suffix in {".tmp", ".trash"}:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Put right what a killed process left half-done. Only for who holds the run.
+
+    What was half-written or half-removed goes; a checkpoint that was put aside for another of its name comes back,
+    unless that one took the name.
+    """
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        name = path.name.removeprefix(".")
+        if name == path.name:
+            continue
+        if path.suffix == _ASIDE and not (own := root / name.removesuffix(_ASIDE)).exists():
+            path.rename(own)
+        elif path.suffix in {_ASIDE, ".tmp", ".trash"}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give a whole checkpoint its name; one that has it already stays aside until then."""
+    aside = path.with_name(f".{path.name}{_ASIDE}")
+    if not path.exists():
+        temporary.rename(path)
+        return
+    if aside.exists():
+        shutil.rmtree(aside)
+    if (path.parent / INDEX).exists():  # whoever reads the pointers finds at every instant what they name
+        write_pointers(
+            path.parent, [e for e in load_index(path.parent) if checkpoint_path(path.parent, e.step) != path]
+        )
+    path.rename(aside)
+    try:
+        temporary.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside)
 
 
 def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,18 +225,18 @@ def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
+def _save_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    with as_the_system_said(path):
+        save_file(_own_storage(tensors), path)
+
+
 def _save_plain(value: dict[str, Any], path: Path) -> None:
-    torch.save(value, path)
+    # Through a file of Python's: what the system says to a write inside torch's C++ is then kept as the context.
+    with as_the_system_said(path), path.open("wb") as file:
+        torch.save(value, file)
     try:
-        _load_plain(path)
-    except pickle.UnpicklingError as error:
+        load_plain(path)
+    except StorageError as error:
         raise TypeError(
             f"{path.name} must hold tensors and plain values only, so that reading it executes nothing: {error}"
         ) from error
-
-
-def _load_plain(path: Path) -> dict[str, Any]:
-    value = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return value

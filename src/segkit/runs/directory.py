@@ -10,9 +10,15 @@ runs/NAME/
     timings.jsonl    clock, throughput, memory
     per_case.csv     scores of the selected checkpoint
     overlays/        pictures
+    evaluations/     while validation runs apart from the training
     report.html
     STATUS.json      state of the run
-    mlflow.json      which MLflow run is its copy
+    mlflow.json      which MLflow runs are its copies
+    tracking.json    what of it goes to MLflow beside the journals
+    mlflow.lock      held by who brings a copy up to date
+    nonfinite/       the first batches whose step was left out
+    evaluations/     validations that are made apart from the training
+    ranks/           what several ranks are told and tell, while they train
     log.txt
     run.lock
 """
@@ -124,6 +130,16 @@ class RunDirectory:
     def log(self) -> Path:
         """Log of all lives."""
         return self.path / "log.txt"
+
+    @property
+    def ranks(self) -> Path:
+        """Folder of what several ranks are told and tell; only while they train, and after one has failed."""
+        return self.path / "ranks"
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of what evaluations apart from the training are told and tell; see `runs.evaluations`."""
+        return self.path / "evaluations"
 
     @property
     def lock_file(self) -> Path:

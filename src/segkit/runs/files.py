@@ -17,7 +17,10 @@ from typing import Any
 
 import yaml
 
-_STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT})
+from segkit.runs.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, parse_json, parse_yaml, read_regular
+
+STORAGE_FAULTS = frozenset({errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EFBIG})
+"""What a full or failing disk answers; everything else is a mistake of somebody's."""
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -38,7 +41,9 @@ def atomic_write(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write or a sync that fails does not say of what
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
@@ -50,7 +55,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:  # FUSE and some network drives answer EINVAL or ENOTSUP: they have no such operation
-        if error.errno in _STORAGE_FAULTS:
+        if error.errno in STORAGE_FAULTS:
             raise
     finally:
         os.close(descriptor)
@@ -72,12 +77,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not JSON (also for bytes that are no UTF-8), or no mapping.
+        ValueError: It is not JSON (also for bytes that are no UTF-8), no mapping, no regular file, or too large.
     """
     try:
-        return _mapping(json.loads(path.read_bytes()), path)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply") from error
+        return _mapping(parse_json(read_regular(path, limit=MAX_JSON_BYTES)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
@@ -90,12 +95,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not such YAML, or no mapping.
+        ValueError: It is not such YAML, no mapping, no regular file, or grows beyond all measure when unfolded.
     """
     try:
-        return _mapping(yaml.safe_load(path.read_bytes()), path)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is not plain YAML: {error}") from error
+        return _mapping(parse_yaml(read_regular(path, limit=MAX_YAML_BYTES)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def sha256(path: Path) -> str:
@@ -111,9 +116,9 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _mapping(value: object, path: Path) -> dict[str, Any]:
+def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds no mapping")
+        raise ValueError(f"it holds a {type(value).__name__}, no mapping")
     return value
 
 

@@ -5,8 +5,8 @@ interruption, goes on towards the same end; run again after that end, it asks on
 """
 
 from pathlib import Path
-from typing import Any
 
+from segkit.errors import StorageError
 from segkit.runs.files import read_json, write_json
 
 
@@ -22,8 +22,8 @@ def horizon(path: Path, *, max_epochs: int, extra_epochs: int, epochs_done: int)
     Returns:
         Number of epochs, absolute; never fewer than an earlier request reached for.
     """
-    requests: list[dict[str, Any]] = read_json(path)["requests"] if path.is_file() else []
-    reached = max([max_epochs, *(int(request["until"]) for request in requests)])
+    requests = _requests(path)
+    reached = max([max_epochs, *(request["until"] for request in requests)])
     if extra_epochs == 0:
         return reached
     pending = [r for r in requests if r["until"] > epochs_done and r["extra_epochs"] == extra_epochs]
@@ -33,3 +33,13 @@ def horizon(path: Path, *, max_epochs: int, extra_epochs: int, epochs_done: int)
     until = max(epochs_done, max_epochs) + extra_epochs
     write_json(path, {"requests": [*requests, {"extra_epochs": extra_epochs, "at": epochs_done, "until": until}]})
     return max(reached, until)
+
+
+def _requests(path: Path) -> list[dict[str, int]]:
+    if not path.is_file():
+        return []
+    try:
+        return [{key: int(one[key]) for key in ("extra_epochs", "at", "until")} for one in read_json(path)["requests"]]
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
+        mend = "remove the file: only extra_epochs that were asked for and not yet trained are forgotten"
+        raise StorageError("A file of the run is damaged.", where=str(path), why=repr(error), mend=mend) from error

@@ -5,13 +5,15 @@ each replaced atomically, so they agree with the folder also after somebody's `r
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from segkit.errors import StorageError
 from segkit.runs.files import remove_tree, write_json
-from segkit.runs.manifest import FORMAT, Entry, checkpoint_path, checkpoint_steps, read_manifest
+from segkit.runs.manifest import FORMAT, Entry, checkpoint_path, checkpoint_steps, is_foreign
+from segkit.runs.scores import read_entry
 
+INDEX = "index.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ def load_index(root: Path) -> tuple[Entry, ...]:
     entries = []
     for step in checkpoint_steps(root):
         try:
-            entries.append(Entry.from_json(read_manifest(checkpoint_path(root, step))["entry"]))
+            entries.append(read_entry(checkpoint_path(root, step)))
         except StorageError as error:
             _logger.warning("%s", error)
     return tuple(entries)
@@ -37,13 +39,14 @@ def last(entries: Sequence[Entry]) -> Entry | None:
     return max(entries, key=lambda entry: entry.step, default=None)
 
 
-def kept(entries: Sequence[Entry], *, top_k: int = 1, keep: int = 2) -> frozenset[int]:
-    """Steps of the checkpoints to keep: the newest `keep` and the `top_k` of the highest score.
+def kept(entries: Sequence[Entry], *, top_k: int = 1, keep: int = 2, leased: Collection[int] = ()) -> frozenset[int]:
+    """Steps of the checkpoints to keep: the newest `keep`, the `top_k` of the highest score, and those in use.
 
     Args:
         entries: All of them.
         top_k: At least 1, so that the best one always stays.
         keep: Generations, at least 2: one may turn out damaged.
+        leased: Steps of those that somebody is reading.
 
     Raises:
         ValueError: `top_k` or `keep` is too small.
@@ -52,10 +55,11 @@ def kept(entries: Sequence[Entry], *, top_k: int = 1, keep: int = 2) -> frozense
         raise ValueError(f"top_k must be at least 1 and keep at least 2, not {top_k} and {keep}")
     newest = sorted(entries, key=lambda entry: -entry.step)[:keep]
     ranked = sorted((e for e in entries if e.validated), key=lambda e: (-(e.score or 0.0), e.step))[:top_k]
-    return frozenset(entry.step for entry in [*newest, *ranked])
+    used = [entry for entry in entries if entry.step in leased]
+    return frozenset(entry.step for entry in [*newest, *ranked, *used])
 
 
-def refresh(root: Path, *, top_k: int = 1, keep: int = 2) -> tuple[Entry, ...]:
+def refresh(root: Path, *, top_k: int = 1, keep: int = 2, leased: Collection[int] = ()) -> tuple[Entry, ...]:
     """Write index and pointers for what is below `root`, then remove what need not be kept.
 
     The new checkpoint lies whole in the folder before this is called, and the files that point to checkpoints are
@@ -65,7 +69,7 @@ def refresh(root: Path, *, top_k: int = 1, keep: int = 2) -> tuple[Entry, ...]:
         The entries that remain.
     """
     entries = load_index(root)
-    stay = kept(entries, top_k=top_k, keep=keep)
+    stay = kept(entries, top_k=top_k, keep=keep, leased=leased)
     remaining = tuple(entry for entry in entries if entry.step in stay)
     write_pointers(root, remaining)
     for entry in entries:
@@ -76,7 +80,7 @@ def refresh(root: Path, *, top_k: int = 1, keep: int = 2) -> tuple[Entry, ...]:
 
 def write_pointers(root: Path, entries: Sequence[Entry]) -> None:
     """Write index.json, last.json and best.json; a pointer without target is removed."""
-    write_json(root / "index.json", {"format": FORMAT, "checkpoints": [entry.to_json() for entry in entries]})
+    write_json(root / INDEX, {"format": FORMAT, "checkpoints": [entry.to_json() for entry in entries]})
     for name, entry in (("last.json", last(entries)), ("best.json", best(entries))):
         if entry is None:
             (root / name).unlink(missing_ok=True)
@@ -88,9 +92,16 @@ def write_pointers(root: Path, entries: Sequence[Entry]) -> None:
 
 
 def rewind(root: Path, step: int) -> None:
-    """Forget every checkpoint after `step`; the files that point to them first."""
+    """Forget every checkpoint after `step`; the files that point to them first.
+
+    Those of other runs are not this run's to remove: they lose their place in the order, not their files.
+    """
     entries = load_index(root)
     write_pointers(root, [entry for entry in entries if entry.step <= step])
     for later in checkpoint_steps(root):
         if later > step:
-            remove_tree(checkpoint_path(root, later))
+            path = checkpoint_path(root, later)
+            if is_foreign(path) and not (beside := path.with_name(f"{path.name}.of-another-run")).exists():
+                path.rename(beside)
+            else:
+                remove_tree(path)

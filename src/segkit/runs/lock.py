@@ -26,7 +26,7 @@ from segkit.errors import RunInUseError, StorageError
 _logger = logging.getLogger(__name__)
 _held: dict[Path, "Holder"] = {}
 _guard = threading.Lock()
-_ATTEMPTS, _PAUSE_S = 4, 0.02
+_ATTEMPTS, _NAME_ATTEMPTS, _PAUSE_S = 4, 50, 0.02
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def lock(path: Path) -> Iterator[Holder]:
             raise _in_use(path, mine)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            before = _parse(os.pread(descriptor, 4096, 0))
-            _take(descriptor, path, before)
+            _take(descriptor, path)
+            before = _read(descriptor)
             me = Holder.me()
             _write(descriptor, json.dumps(asdict(me)))
         except BaseException:
@@ -107,7 +107,7 @@ def holder(path: Path) -> Holder | None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            return _parse(os.pread(descriptor, 4096, 0)) or Holder("?", 0, "", "?")
+            return _named(descriptor) or Holder("?", 0, "", "?")
         else:
             return None
         finally:
@@ -120,7 +120,7 @@ def _mine(path: Path) -> Holder | None:
     return mine if mine is not None and mine.pid == os.getpid() else None
 
 
-def _take(descriptor: int, path: Path, before: Holder | None) -> None:
+def _take(descriptor: int, path: Path) -> None:
     try:
         # `holder` of another process takes the lock for microseconds: that is no holder, so ask more than once.
         for attempt in range(_ATTEMPTS):
@@ -129,7 +129,7 @@ def _take(descriptor: int, path: Path, before: Holder | None) -> None:
                 return
             except (BlockingIOError, PermissionError) as error:  # POSIX lets a system answer EAGAIN or EACCES
                 if attempt == _ATTEMPTS - 1:
-                    raise _in_use(path, before) from error
+                    raise _in_use(path, _named(descriptor)) from error
                 time.sleep(_PAUSE_S)
     except OSError as error:
         raise StorageError(
@@ -138,6 +138,34 @@ def _take(descriptor: int, path: Path, before: Holder | None) -> None:
             why=str(error),
             mend="paths.runs=<a folder on a local drive>",
         ) from error
+
+
+def _named(descriptor: int) -> Holder | None:
+    """The holder of a lock that is held, by the file's content.
+
+    Who has just taken it has not written its name yet: there is none, or that of a dead one, whose lock it took.
+    """
+    for _ in range(_NAME_ATTEMPTS):
+        found = _read(descriptor)
+        if found is not None and not _dead(found):
+            break
+        time.sleep(_PAUSE_S)
+    return found
+
+
+def _dead(who: Holder) -> bool:
+    """Whether a holder is known to live no more: this host was started anew since, or has no such process."""
+    if who.host != socket.gethostname() or who.pid <= 0:
+        return False
+    if who.boot_id != _boot_id():
+        return True
+    try:
+        os.kill(who.pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def _in_use(path: Path, who: Holder | None) -> RunInUseError:
@@ -150,9 +178,14 @@ def _in_use(path: Path, who: Holder | None) -> RunInUseError:
 
 
 def _write(descriptor: int, text: str) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    data = text.encode()
+    os.pwrite(descriptor, data, 0)
+    os.ftruncate(descriptor, len(data))
     os.fsync(descriptor)
+
+
+def _read(descriptor: int) -> Holder | None:
+    return _parse(os.pread(descriptor, 4096, 0))
 
 
 def _parse(content: bytes) -> Holder | None:

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.errors import StorageError, UsageError
-from segkit.runs.checkpoints import newest_valid
+from segkit.runs.checkpoints import newest_valid, sweep
 from segkit.runs.directory import RunDirectory
+from segkit.runs.files import read_json
+from segkit.runs.identity import claim, identity
 from segkit.runs.index import rewind
-from segkit.runs.manifest import Entry, checkpoint_path, checkpoint_steps, verify_checkpoint
+from segkit.runs.leftovers import sweep_abandoned
+from segkit.runs.manifest import MANIFEST, Entry, checkpoint_path, checkpoint_steps, verify_checkpoint
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,28 @@ class ResumePoint:
 
     path: Path
     entry: Entry
+
+
+def recover(run: RunDirectory) -> None:
+    """Put right what a killed life left, and give the run its id, before anything of it is read.
+
+    Only for who holds the run. Where the id is lost or damaged, the newest checkpoint that names one gives it back.
+    """
+    sweep_abandoned(run.path)  # of the dead only: `report` and others may write beside a training
+    sweep(run.checkpoints)
+    if identity(run.checkpoints) is None:
+        claim(run.checkpoints, _named_by_checkpoints(run))
+
+
+def _named_by_checkpoints(run: RunDirectory) -> str | None:
+    for step in reversed(checkpoint_steps(run.checkpoints)):
+        try:
+            found = read_json(checkpoint_path(run.checkpoints, step) / MANIFEST).get("run")
+        except (OSError, ValueError):  # damaged: `newest_valid` will say so
+            continue
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def find_resume_point(run: RunDirectory, resume: str = "auto") -> ResumePoint | None:
