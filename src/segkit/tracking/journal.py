@@ -10,12 +10,12 @@ A value that JSON has no number for is "nan", "inf" or "-inf", which `float()` r
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkit.runs.appending import Appender
 from segkit.runs.files import atomic_write
 
 CLOCK = "time/clock"
@@ -55,7 +55,8 @@ class Row:
 class Journal:
     """Appends to the two files.
 
-    Lines are handed to the system at once, so they survive a kill; `sync` brings them to the disk.
+    Lines are handed to the system at once, so they survive a kill; `sync` brings them to the disk. Those that a full
+    disk refuses wait in memory.
 
     Args:
         metrics: File of the deterministic values.
@@ -64,22 +65,28 @@ class Journal:
 
     def __init__(self, metrics: Path, timings: Path) -> None:
         self.metrics_path, self.timings_path = Path(metrics), Path(timings)
+        self._metrics, self._timings = Appender(self.metrics_path), Appender(self.timings_path)
 
     def metrics(self, values: Mapping[str, float], *, n: int, step: int, epoch: int) -> None:
-        """Append deterministic values, and to the timings when they were measured."""
-        _append(self.metrics_path, [Row(n, step, epoch, key, float(value)) for key, value in values.items()])
-        _append(self.timings_path, [Row(n, step, epoch, CLOCK, time.time())])
+        """Append to the timings when they were measured, then deterministic values.
+
+        In this order, so that who reads a value finds its time.
+        """
+        _append(self._timings, [Row(n, step, epoch, CLOCK, time.time())])
+        _append(self._metrics, [Row(n, step, epoch, key, float(value)) for key, value in values.items()])
 
     def timing(self, values: Mapping[str, float], *, n: int, step: int, epoch: int) -> None:
         """Append values that differ from one life to the next."""
-        _append(self.timings_path, [Row(n, step, epoch, key, float(value)) for key, value in values.items()])
+        _append(self._timings, [Row(n, step, epoch, key, float(value)) for key, value in values.items()])
 
     def sync(self) -> None:
-        """Bring both files to the disk: before a checkpoint that counts on them."""
-        for path in (self.metrics_path, self.timings_path):
-            if path.exists():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
+        """Bring both files to the disk: before a checkpoint that counts on them.
+
+        Raises:
+            OSError: The disk is full or fails; the lines wait.
+        """
+        for file in (self._metrics, self._timings):
+            file.sync()
 
     def cut(self, n: int) -> None:
         """Forget what was measured after sample `n`, and a torn last line.
@@ -106,6 +113,5 @@ def read_rows(path: Path) -> Iterator[Row]:
                 continue
 
 
-def _append(path: Path, rows: list[Row]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(row.to_line() for row in rows))
+def _append(file: Appender, rows: list[Row]) -> None:
+    file.append("".join(row.to_line() for row in rows))

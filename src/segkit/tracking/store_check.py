@@ -10,7 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from segkit.errors import StorageError
-from segkit.tracking.store import store_uri
+from segkit.tracking.brief import BriefRequests
+from segkit.tracking.store import refuse_network_drive, shown, store_uri
 
 _SCHEME = "sqlite:///"
 _LOCK_SECONDS = 5.0
@@ -27,24 +28,28 @@ def store_status(store: str | Path) -> str:
 
     Raises:
         StorageError: It cannot be opened or written.
-        UsageError: It is of a kind that MLflow no longer opens.
+        UsageError: It is of a kind that MLflow no longer opens, or a sqlite file on a network drive.
     """
     uri = store_uri(store)
+    brief = BriefRequests()
     try:
         if not uri.startswith(_SCHEME):
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
-            return f"{uri} answers"
+            return f"{shown(uri)} answers"
         path = Path(uri.removeprefix(_SCHEME))
+        refuse_network_drive(path)
         if path.exists():
             _lock_for_writing(path)
         _round_trip(_nearest_folder(path.parent))
     except (MlflowException, sqlite3.Error, OSError) as error:
         raise StorageError(
             "MLflow's store cannot be written.",
-            where=uri,
+            where=shown(uri),
             why=str(error),
             mend="paths.mlflow=<a file on a disk that you may write to>, or tracking=none",
         ) from error
+    finally:
+        brief.end()
     return f"{path} " + ("can be written" if path.exists() else "will be made")
 
 

@@ -1,20 +1,25 @@
 """What of a run goes to MLflow, and when: at the start its configuration and data, at the end what it made."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
-from operator import methodcaller
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from segkit.data.pipeline import Opened
 from segkit.data.splits import Roles
 from segkit.planning.device import DeviceFacts
 from segkit.planning.plan import Plan
-from segkit.reporting.banner import of_people
+from segkit.reporting.banner import command_line, of_people
 from segkit.runs.directory import RunDirectory
 from segkit.runs.environment import package_version
-from segkit.runs.manifest import checkpoint_path
-from segkit.runs.selection import Selection
+from segkit.runs.manifest import Entry, read_manifest
+from segkit.tracking.facts import DataFacts, Rewind, begin_life, load_facts
+from segkit.tracking.store import shown, sqlite_file, store_uri
 from segkit.tracking.uploader import Uploader
+
+_AFTER_EVALUATION_S = 20.0
 
 
 def open_copy(config: Mapping[str, Any], directory: RunDirectory) -> Uploader | None:
@@ -22,8 +27,7 @@ def open_copy(config: Mapping[str, Any], directory: RunDirectory) -> Uploader | 
     tracking = config["tracking"]
     if tracking["name"] == "none":
         return None
-    store = tracking["uri"] or config["paths"]["mlflow"]
-    return Uploader(directory, store=store, experiment=tracking["experiment"])
+    return Uploader(directory, store=_store(config), experiment=tracking["experiment"], wait_s=tracking["wait_s"])
 
 
 def begin_copy(
@@ -36,7 +40,7 @@ def begin_copy(
     plan: Plan,
     device: DeviceFacts,
 ) -> None:
-    """Params, tags, a description, and which data went in under which content."""
+    """Params, tags, a description, and which data went in under which content; into the run folder, then to MLflow."""
     people = ", ".join(f"{role} {cases}{of_people(cases, n)}" for role, (cases, n) in opened.people.items())
     tags = {
         "segkit.version": package_version("segkit") or "unknown",
@@ -47,12 +51,69 @@ def begin_copy(
         "mlflow.note.content": f"{opened.dataset.name}: {people}. Scores of validation are selection scores "
         f"(optimistic); the test cases are scored by `evaluate`.\n\nRun folder: `{directory.path}`",
     }
-    uploader.begin(config, tags=tags)
-    for context, case_ids in (("training", roles.train), ("validation", roles.tuning)):
-        facts = {"digest": _digest(opened, case_ids), "source": str(opened.dataset.root), "context": context}
-        uploader.do(methodcaller("dataset", opened.dataset.name, **facts))
-    for path in (directory.config, directory.plan, directory.split):  # now: a run that is killed has them too
-        uploader.do(methodcaller("artifact", path))
+    name, source = opened.dataset.name, str(opened.dataset.root)
+    begin_life(
+        directory,
+        config,
+        store=store_uri(_store(config)),
+        experiment=config["tracking"]["experiment"],
+        tags=tags,
+        data=[
+            DataFacts(name, _digest(opened, roles.train), source, "training"),
+            DataFacts(name, _digest(opened, roles.tuning), source, "validation"),
+        ],
+        rewind=_rewind(directory, config["resume"]),
+    )
+    uploader.begin()
+
+
+def finish_copy(uploader: Uploader, *, reason: str) -> None:
+    """What the run made, the selected checkpoint as a model, and the end; waits for the thread, but not for ever."""
+    uploader.end("FINISHED", reason=reason)
+
+
+def copy_evaluation(directory: RunDirectory, config: Mapping[str, Any], *, trust: bool) -> None:
+    """Send the scores of an evaluation to the run's copy, where it has one; waits a few seconds and never fails.
+
+    A run folder may come from others, and with it the address of its server. One that is neither on this machine nor
+    the user's own (MLFLOW_TRACKING_URI) is asked only with `trust`.
+    """
+    if config.get("tracking", {}).get("name", "none") == "none" or not directory.mlflow.is_file():
+        return
+    if directory.holder() is not None:  # being trained: its own thread sends them at its end
+        return
+    store, experiment = own_store(directory, config)
+    if trust or _is_near(store):
+        Uploader(directory, store=store, experiment=experiment).end(timeout_s=_AFTER_EVALUATION_S)
+    else:
+        print(f"to send the scores to {shown(store)}: {command_line('sync', [f'run={directory.path}'])}")
+
+
+def own_store(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[str, str]:
+    """Store and experiment of a run's own copy, as its last life had them."""
+    facts = load_facts(directory)
+    if facts.store:
+        return facts.store, facts.experiment
+    return _store(config), config["tracking"].get("experiment", "segkit")
+
+
+def _store(config: Mapping[str, Any]) -> str:
+    return str(config["tracking"].get("uri") or config["paths"]["mlflow"])
+
+
+def _is_near(store: str) -> bool:
+    """Whether it is a sqlite file that is there, a server on this machine, or the one the environment names."""
+    file = sqlite_file(store_uri(store))
+    near = urlsplit(store).hostname in {"localhost", "127.0.0.1", "::1"}
+    return file.is_file() if file else near or store == os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _rewind(directory: RunDirectory, resume: str) -> Rewind | None:
+    """Where the run is taken back to, if `resume` names a checkpoint."""
+    if resume in {"auto", "must", "never"}:
+        return None
+    entry = Entry.from_json(read_manifest(directory.checkpoints / Path(resume).name)["entry"])
+    return Rewind(entry.step, entry.epoch, entry.n)
 
 
 def _digest(opened: Opened, case_ids: Sequence[str]) -> str:
@@ -62,15 +123,3 @@ def _digest(opened: Opened, case_ids: Sequence[str]) -> str:
     files = [(*case.images, *((case.label,) if case.label else ())) for case in cases]
     contents = "".join(sorted(opened.store.content_hash(paths) for paths in files))
     return hashlib.sha256(contents.encode()).hexdigest()[:16]
-
-
-def finish_copy(uploader: Uploader, directory: RunDirectory, selection: Selection, *, reason: str) -> None:
-    """What the run made, the selected checkpoint as a model, and the end; waits for the thread."""
-    made = (directory.per_case, directory.curves, directory.overlays, directory.report)
-    for path in (directory.config, directory.plan, directory.split, directory.env, *made):
-        if path.exists():
-            uploader.do(methodcaller("artifact", path))
-    folder = checkpoint_path(directory.checkpoints, selection.entry.step)
-    beside = (directory.config, directory.plan)
-    uploader.do(methodcaller("model", folder, selection.entry, reason=selection.reason, files=beside))
-    uploader.end("FINISHED", reason=reason)
