@@ -12,7 +12,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lint types format ui docs package clean
+.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package clean
 
 help:  ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: $(STAMP)  ## The tests that take seconds
 
 test-all: $(STAMP)  ## All tests; what the machine lacks is skipped with a reason
 	$(BIN)/python -m pytest
+
+test-reliability: $(STAMP)  ## R1 to R24 at full size: an hour or so; `make test` has a fast form of each
+	SEGKIT_RELIABILITY=full $(BIN)/python -m pytest tests/reliability --timeout=3600
 
 check: lint types test  ## Lint, types and tests: what a change must pass
 

@@ -7,8 +7,9 @@ Every error that a user can cause is a `SegkitError`. Its message has four parts
     why    the cause, with the values that were found
     mend   the line that puts it right
 
-Exit codes follow sysexits.h where it has one: 0 done, 1 a bug, 2 usage or configuration, 65 bad data,
-73 the run is in use, 74 disk or I/O, 75 preempted (run the same command again), 130 Ctrl-C.
+Exit codes follow sysexits.h where it has one: 0 done, 1 a bug or a training that failed by itself (it diverged, it ran
+out of memory), 2 usage or configuration, 65 bad data, 73 the run is in use, 74 disk or I/O, 75 preempted (run the same
+command again), 130 Ctrl-C.
 """
 
 import errno
@@ -77,6 +78,18 @@ class StorageError(SegkitError):
     """The disk is full, read-only or failing, or a file that segkit wrote is damaged."""
 
     exit_code = ExitCode.IO
+
+
+class Diverged(SegkitError):
+    """A training failed by itself: loss, gradients or weights are not finite."""
+
+    exit_code = ExitCode.BUG  # 1: the general failure; told from a bug by what is printed
+
+
+class OutOfMemory(SegkitError):
+    """A training needs more memory than the device or the machine has."""
+
+    exit_code = ExitCode.BUG
 
 
 class Preempted(SegkitError):

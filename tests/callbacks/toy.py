@@ -133,6 +133,7 @@ def train(
     module: ToyModule | None = None,
     checkpointing: Checkpointing | None = None,
     data: ToyData | None = None,
+    plugins: tuple[Any, ...] = (),
     **trainer_settings: Any,
 ) -> tuple[ToyModule, Trainer]:
     """One life of a run; returns the module and the trainer."""
@@ -145,7 +146,7 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        plugins=[DirectoryCheckpointIO()],
+        plugins=[DirectoryCheckpointIO(), *plugins],
         callbacks=[Consumption(), *callbacks, checkpointing or Checkpointing(root, every_s=None)],
         **trainer_settings,
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from segkit.configuration.entry import call, main, read_arguments
-from segkit.errors import DataError, ExitCode, Preempted, RunInUseError, UsageError
+from segkit.errors import DataError, Diverged, ExitCode, OutOfMemory, Preempted, RunInUseError, UsageError
 
 
 @pytest.fixture
@@ -59,6 +59,16 @@ def test_an_exception_becomes_a_message_and_a_code(workflow, capsys, error, code
     assert out == ""
     assert message in err
     assert ("Traceback" in err) == (code == 1)
+
+
+@pytest.mark.parametrize("error", [Diverged("Training has failed."), OutOfMemory("Out of memory in training.")])
+def test_a_training_that_failed_by_itself_is_no_bug(workflow, capsys, error):
+    workflow.error = error
+    assert main("status", []) == 1
+    said = capsys.readouterr().err
+    assert str(error) in said
+    assert "Traceback" not in said
+    assert "bug" not in said
 
 
 def test_cfg_prints_the_resolved_configuration_and_runs_nothing(workflow, capsys):

@@ -5,18 +5,20 @@ import pytest
 
 from segkit.configuration.entry import main
 from segkit.configuration.multirun import job_name
-from segkit.errors import DataError
+from segkit.errors import DataError, Preempted
 
 
 @pytest.fixture
 def jobs(monkeypatch, tmp_path):
-    """The configurations that a stand-in for training was given; seed 2 fails."""
+    """The configurations that a stand-in for training was given; seed 2 fails, seed 4 is stopped."""
     seen = []
 
     def run(config):
         seen.append(config)
         if config["seed"] == 2:
             raise DataError("seed 2 fails")
+        if config["seed"] == 4:
+            raise Preempted("asked to stop")
 
     module = ModuleType("segkit.workflows.train")
     module.run = run
@@ -52,6 +54,11 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(jobs, capsys):
     assert [job["seed"] for job in jobs] == [1, 2, 3]
     assert "seed 2 fails" in capsys.readouterr().err
     assert jobs[0]["run_name"].startswith("sweep-20")
+
+
+def test_a_signal_ends_the_sweep_and_not_only_its_job(jobs):
+    assert main("train", ["--multirun", "seed=2,4,5"]) == 75
+    assert [job["seed"] for job in jobs] == [2, 4]
 
 
 def test_every_value_is_checked_before_the_first_job(jobs, capsys):

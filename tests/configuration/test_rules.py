@@ -12,6 +12,7 @@ from segkit.errors import UsageError
         (["data.split.tuning=0", "early_stopping.patience=3"], "early_stopping.patience: needs tuning cases"),
         (["data.split.tuning=0", "select=best"], "select=best: needs tuning cases"),
         (["data.split.tuning=0", "scheduler=plateau"], "scheduler=plateau: needs tuning cases"),
+        (["validation.where=apart", "scheduler=plateau"], "scheduler=plateau: the plateau needs each validation"),
         (["plan.features=[8,16]", "plan.strides=[[1,1]]"], "features has 2, strides has 1"),
         (["plan.spacing=[1,1]", "plan.patch_size=[8,8,8]"], "one entry each axis"),
         (["scheduler=cyclic", "scheduler.base_lr=1"], "must be below scheduler.max_lr=0.01"),
@@ -29,6 +30,8 @@ def test_a_broken_rule_is_named(overrides, message):
     [
         ["score.weights.f1=1", "score.weights.iou=0", "score.weights.recall=0", "score.weights.precision=0"],
         ["data.split.tuning=0"],
+        ["validation.where=apart", "early_stopping.patience=3"],
+        ["validation.where=here", "scheduler=plateau"],
         ["data.split.folds=3", "data.split.fold=2"],
         ["plan.features=[8,16]", "plan.strides=[[1,1],[2,2]]"],
     ],

@@ -9,6 +9,7 @@ from torch import nn
 from segkit.evaluation import EvaluationSettings
 from segkit.module import schedules
 from segkit.module.segmentation import SegmentationModule
+from segkit.module.validation import whole_image_loss
 from segkit.planning.plan import Normalisation, Plan
 from segkit.types import Batch, Labels, Target
 
@@ -87,6 +88,18 @@ def test_a_second_request_does_not_prolong_the_cooldown() -> None:
     assert made._cooldown == (0, 10)
 
 
+def test_the_schedule_stands_still_where_a_step_is_left_out_and_the_cooldown_begins_where_it_stands() -> None:
+    made = module()
+    scheduler = made.configure_optimizers()["lr_scheduler"]["scheduler"]
+    for skipped in (False, True, True, False):
+        scheduler.optimizer.step()
+        made.skipped_step = skipped
+        made.lr_scheduler_step(scheduler, None)
+    assert scheduler.last_epoch == 2
+    made.anneal(4)
+    assert made._cooldown == (2, 4)
+
+
 def test_the_plateau_is_not_lightnings_to_step() -> None:
     made = module(schedules.plateau)
     assert isinstance(made.configure_optimizers(), torch.optim.SGD)
@@ -115,7 +128,8 @@ def test_whole_image_loss_is_the_configured_loss_of_the_logits(prepared_case) ->
     made = module()
     logits = torch.randn(2, 4, 4)
     expected = (logits[1] - torch.as_tensor(prepared_case.label.copy())).square().mean()
-    torch.testing.assert_close(made._whole_image_loss(logits, prepared_case), expected)
+    found = whole_image_loss(made.loss.loss, logits, prepared_case, spacing=made.plan.spacing)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.fixture

@@ -97,3 +97,13 @@ def test_the_named_checkpoint_is_scored(trained):
     assert run(config(trained[1], checkpoint="last")).score > 0.9
     with pytest.raises(UsageError, match="step-00000002"):
         run(config(trained[1], checkpoint="step-00000009"))
+
+
+def test_a_run_from_elsewhere_names_no_place_to_prepare_cases_in(trained, tmp_path):
+    path = trained[1]
+    target = tmp_path / "home-of-somebody"
+    stored = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(stored.replace(f"cache: {path.parent / '.prepared'}", f"cache: {target}"))
+    assert str(target) in (path / "config.yaml").read_text()
+    run(config(path))
+    assert not target.exists()

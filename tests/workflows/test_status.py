@@ -9,6 +9,8 @@ import torch
 from segkit.errors import UsageError
 from segkit.runs.checkpoints import write_checkpoint
 from segkit.runs.directory import RunDirectory
+from segkit.runs.evaluations import QUEUE
+from segkit.runs.files import write_json
 from segkit.runs.manifest import STATE, Entry, checkpoint_path
 from segkit.workflows import status
 
@@ -40,6 +42,15 @@ def test_one_run(root: Path, capsys) -> None:
     assert "2 of 9, step 8, 16 samples" in text
     assert "0.7500 in epoch 1, 1 epochs since" in text
     assert "step-00000008: epoch 2, step 8, 16 samples; weights, optimizer, scheduler" in text
+
+
+def test_an_evaluation_beside_the_training(root: Path, capsys) -> None:
+    run = RunDirectory(root / "a")
+    run.evaluations.mkdir()
+    write_json(run.evaluations / QUEUE, {"running": 4, "waiting": 8})
+    with run.lock():
+        status.run(config(root, "a"))
+    assert "evaluation   step 4 running, step 8 waiting" in capsys.readouterr().out
 
 
 def test_all_runs(root: Path, capsys) -> None:

@@ -7,6 +7,7 @@ stopped when it is started again.
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -76,20 +77,31 @@ class EarlyStopping(Callback):
         monitor: Name of the logged score; higher is better.
         cooldown_epochs: Epochs over which the module brings its rate to zero before the stop; 0 where the schedule
             does not anneal. A module without `anneal` is stopped at once.
+        scores: (epoch, score) of all validations, where they come in later than their epoch: each is judged at the
+            end of the first epoch that knows it, in the order of epochs. Without it a validation is judged at its end.
     """
 
-    def __init__(self, rule: Patience, *, monitor: str = "val/score", cooldown_epochs: int = 0) -> None:
-        self.rule, self.monitor, self.cooldown_epochs = rule, monitor, cooldown_epochs
+    def __init__(
+        self,
+        rule: Patience,
+        *,
+        monitor: str = "val/score",
+        cooldown_epochs: int = 0,
+        scores: Callable[[], Sequence[tuple[int, float]]] | None = None,
+    ) -> None:
+        self.rule, self.monitor, self.cooldown_epochs, self.scores = rule, monitor, cooldown_epochs, scores
         self.observed = Observed()
+        self.judged = 0
         self.cooling_since: int | None = None
         self.reason = ""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that had stopped trains no further epoch when it is started again, unless patience has grown."""
+        self._take_late_scores()
         if self.cooling_since is None:
             if self.observed.epoch and self.observed.exhausted(self.rule) and not self._cools(pl_module):
                 self._stop(trainer)
-        elif self.observed.epoch >= self.cooling_since + self.cooldown_epochs:
+        elif self.judged >= self.cooling_since + self.cooldown_epochs:
             self._stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +111,21 @@ class EarlyStopping(Callback):
         epoch = trainer.current_epoch + 1
         score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         self.observed = self.observed.after(score, epoch=epoch, min_delta=self.rule.min_delta)
+        self._judge(trainer, pl_module, epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge what has come in since the epoch before; the checkpoint that follows knows it."""
+        if self.scores is not None:
+            self._take_late_scores()
+            self._judge(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _take_late_scores(self) -> None:
+        for epoch, score in self.scores() if self.scores is not None else ():
+            if epoch > self.observed.epoch:
+                self.observed = self.observed.after(score, epoch=epoch, min_delta=self.rule.min_delta)
+
+    def _judge(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        self.judged = epoch
         if self.cooling_since is not None:
             if epoch >= self.cooling_since + self.cooldown_epochs:
                 self._stop(trainer)
@@ -110,12 +137,13 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was observed, and since when the rate goes down; no setting."""
-        return {"observed": asdict(self.observed), "cooling_since": self.cooling_since}
+        return {"observed": asdict(self.observed), "cooling_since": self.cooling_since, "judged": self.judged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what was observed over."""
         self.observed = Observed(**state_dict["observed"])
         self.cooling_since = state_dict["cooling_since"]
+        self.judged = int(state_dict.get("judged", self.observed.epoch))
 
     def _cools(self, module: LightningModule) -> bool:
         return self.cooldown_epochs > 0 and isinstance(module, Anneals)

@@ -9,6 +9,7 @@ Three things that people find out days too late are looked for at every epoch, a
 """
 
 import logging
+import math
 from collections.abc import Mapping
 
 from lightning.pytorch import LightningModule, Trainer
@@ -94,7 +95,7 @@ class Notes(Checkpoint):
         del pl_module
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         names = ("mean", "std", "min")
-        if all(f"input/{name}" in metrics for name in names):
+        if all(math.isfinite(metrics.get(f"input/{name}", math.nan)) for name in names):
             # The last logging interval of each epoch; a few epochs make a mean that one odd batch cannot move.
             self._inputs = [*self._inputs[-9:], {name: metrics[f"input/{name}"] for name in names}]
             count = len(self._inputs)

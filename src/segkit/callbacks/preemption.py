@@ -1,9 +1,11 @@
 """SIGINT, SIGTERM and SIGUSR1 end a training with a checkpoint instead of losing its epoch.
 
-The handler sets a flag and returns; `Checkpointing` reads it at the next border of a step. Lightning's own handler
-broadcasts from within the handler and can hang. A second signal ends the process at once, by the system's default.
+The handler sets a flag and returns; `Checkpointing` reads it at the next border of a step, the module in validation
+before the next pass of the network. Lightning's own handler broadcasts from within the handler and can hang. A second
+signal ends the process at once, by the system's default.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -11,8 +13,46 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but not in its list of exports
+
+from segkit.ops.ranks import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """The wish that the training shall stop with a checkpoint, and why; `None` where there is none.
+
+    `ask` only sets a field, so it is safe in a signal handler. `poll` also hears what other ranks were asked: through
+    the key-value store that started them and not through a collective, because in validation each rank is at another
+    image.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._store: TCPStore | None = None
+        self._key = ""
+        self._told = False
+
+    def ask(self, reason: str) -> None:
+        """Ask for the end."""
+        self.reason = self.reason or reason
+
+    def connect(self) -> None:
+        """Reach the other ranks' store, where there are others."""
+        if world_size() > 1 and "MASTER_PORT" in os.environ:
+            self._store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+            self._key = f"segkit/stop/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+
+    def poll(self) -> bool:
+        """Whether this process or another rank was asked."""
+        if self._store is not None and not self._told:
+            if self.reason is not None:
+                self._store.set(self._key, self.reason)
+                self._told = True
+            elif self._store.check([self._key]):
+                self.reason, self._told = self._store.get(self._key).decode(), True
+        return self.reason is not None
 
 
 class Preemption(Callback):

@@ -44,6 +44,8 @@ def epoch_line(
     """
     parts = [f"epoch {epoch}" + (f"/{max_epochs}" if max_epochs and max_epochs > 0 else "")]
     parts += [f"{name} {facts[key]:.4f}" for name, key in _SHOWN if key in facts]
+    if "late/score" in facts:
+        parts.append(f"score {facts['late/score']:.4f} (epoch {facts['late/epoch']:.0f})")
     if best is not None:
         parts.append(f"best {best[0]:.4f} (epoch {best[1]})")
     if "time/epoch_s" in facts:

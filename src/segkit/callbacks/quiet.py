@@ -8,6 +8,7 @@ _CHATTY = (
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.accelerators.cuda",
+    "lightning.fabric.utilities.distributed",
     "alembic",  # MLflow's tables, one line each
     "mlflow.store.db.utils",
 )
@@ -19,6 +20,7 @@ _POINTLESS = (
     r".*treespec, LeafSpec.*",  # a deprecation within Lightning
     r".*Trainer already configured with model summary callbacks.*",
     r".*GPU available but not used.*",
+    r".*recommended to use `self.log\(.*sync_dist=True.*",  # what is logged is the same on every rank already
 )
 
 

@@ -7,14 +7,16 @@ interrupted ends with the same means.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from segkit.callbacks.position import position
+from segkit.ops.ranks import gather_objects, world_size
 
 
 @runtime_checkable
@@ -41,7 +43,7 @@ class Recording(Checkpoint):
     def __init__(self, journal: MetricSink, *, every_n_steps: int = 10) -> None:
         self.journal, self.every_n_steps = journal, every_n_steps
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor | int] = {}
         self._seen: dict[str, Tensor] = {}
         self._step: int | None = None
         self._validation: dict[str, float] = {}
@@ -66,12 +68,14 @@ class Recording(Checkpoint):
         self._seen = logged
         for key in (key for key in values if key.startswith("train/")):
             value = values[key].double()
+            finite = value.isfinite()  # a step that was left out must not make the epoch's mean NaN
+            value = value.where(finite, 0.0)
             self._sums[key] = self._sums[key].to(value.device) + value if key in self._sums else value
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[key] = self._counts.get(key, 0) + finite.long()
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         if stepped and trainer.global_step % self.every_n_steps == 0 and values:
             row = {key.removesuffix("_step"): float(value) for key, value in values.items()}
-            self._write(trainer, {**row, **_rates(trainer)})
+            self._write(trainer, {**over_ranks(row), **_rates(trainer)})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write what validation has shown."""
@@ -83,17 +87,19 @@ class Recording(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Write the epoch's means."""
-        means = {
-            f"{key.removesuffix('_step')}_epoch": float(total) / self._counts[key] for key, total in self._sums.items()
-        }
+        means = over_ranks({_mean_of(key): _ratio(total, self._counts[key]) for key, total in self._sums.items()})
         other = {key: float(value) for key, value in _logged(trainer, on_step=False).items() if key not in means}
         self._write(trainer, {**means, **other})
         self.latest = {**means, **other, **self._validation}
         self._sums, self._counts, self._seen, self._validation = {}, {}, {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The unfinished epoch's sums."""
-        return {"sums": {key: value.cpu() for key, value in self._sums.items()}, "counts": dict(self._counts)}
+        """The unfinished epoch's sums, the mean of all ranks: whatever their number in the next life."""
+        sums = {key: value.cpu() for key, value in self._sums.items()}
+        if world_size() > 1:
+            means = over_ranks({key: float(value) for key, value in sums.items()})
+            sums = {key: torch.tensor(value, dtype=torch.float64) for key, value in means.items()}
+        return {"sums": sums, "counts": {key: int(count) for key, count in self._counts.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the unfinished epoch's sums over."""
@@ -103,6 +109,33 @@ class Recording(Checkpoint):
         where = position(trainer)
         if values and trainer.is_global_zero:
             self.journal.metrics(values, n=where.n, step=where.step, epoch=where.epoch)
+
+
+def over_ranks(values: Mapping[str, float]) -> dict[str, float]:
+    """Mean over the ranks of what each has measured on its equal share of a batch.
+
+    Of a `.../min` and a `.../max` it is the smallest and the largest.
+    """
+    ranks = gather_objects(dict(values))
+    if len(ranks) == 1:
+        return ranks[0]
+    combine = {"min": min, "max": max}
+    return {
+        key: combine.get(key.rpartition("/")[2], _mean)([each[key] for each in ranks if key in each]) for key in values
+    }
+
+
+def _ratio(total: Tensor, count: Tensor | int) -> float:
+    return float(total) / int(count) if int(count) else math.nan
+
+
+def _mean_of(key: str) -> str:
+    """Name of the mean over the epoch of what was logged by step."""
+    return f"{key.removesuffix('_step')}_epoch"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else sum(values) / len(values)
 
 
 def _logged(trainer: Trainer, *, on_step: bool) -> dict[str, Tensor]:

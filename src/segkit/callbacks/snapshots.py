@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from segkit.callbacks.position import Position, position
 
-Snapshot: TypeAlias = Callable[[Trainer, LightningModule, Position], None]
+Snapshot: TypeAlias = Callable[[Trainer, LightningModule, Position], object]
 
 
 class Snapshots(Checkpoint):

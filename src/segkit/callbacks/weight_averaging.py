@@ -56,10 +56,12 @@ class WeightAveraging(Callback):
         batch: object,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Move the average, once an optimizer step."""
+        """Move the average, once an optimizer step; not where the step was left out (see `NonFiniteGuard`)."""
         if trainer.global_step == self._step or self._average is None:
             return
         self._step = trainer.global_step
+        if getattr(pl_module, "skipped_step", False):
+            return
         weight = 1 - warmed_decay(self.decay, self._updates)
         for name, value in pl_module.state_dict().items():
             if value.is_floating_point():

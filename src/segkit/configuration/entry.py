@@ -18,7 +18,7 @@ import yaml
 from segkit.configuration.help import render_help
 from segkit.configuration.problems import Problem, nearest_word, usage_error
 from segkit.configuration.tree import Tree, config_dir
-from segkit.errors import ExitCode, SegkitError, exit_code
+from segkit.errors import ExitCode, SegkitError, UsageError, exit_code
 
 _FLAGS = {"-h": "--help", "-m": "--multirun", "-c": "--cfg", "-cd": "--config-dir", "-cn": "--config-name"}
 _SWITCHES = ("--help", "--multirun", "--resolve")
@@ -110,6 +110,11 @@ def call(verb: str, overrides: Sequence[str]) -> Any:  # noqa: ANN401  what the 
 
 def resolve(verb: str, request: Request) -> dict[str, Any]:
     """The checked configuration of a request; `overrides` keeps what was typed, for the line that resumes a run."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        why = "it was deleted, and relative paths lead nowhere"
+        raise UsageError("The working directory is gone.", why=why, mend="cd to a folder that is there") from error
     config: dict[str, Any] = importlib.import_module("segkit.configuration.composition").compose(
         verb,
         request.overrides,

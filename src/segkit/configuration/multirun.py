@@ -30,7 +30,7 @@ _QUIET = [
 
 
 def multirun(verb: str, request: Request) -> ExitCode:
-    """Run a sweep; the exit code is that of the first job that failed.
+    """Run a sweep; the exit code is that of the first job that failed, 75 where a signal ended it.
 
     Raises:
         UsageError: All that is wrong with any value, before anything has run.
@@ -51,6 +51,8 @@ def multirun(verb: str, request: Request) -> ExitCode:
     codes: list[ExitCode] = []
 
     def job(_config: object) -> float | None:
+        if ExitCode.PREEMPTED in codes:
+            return None  # the signal was meant for the sweep: the same command goes on with this job
         typed = [text.lstrip("+") for text in HydraConfig.get().overrides.task]
         words = [text for text in typed if not text.startswith("run_name=")]
         if "run_name" in checked.leaves:
@@ -69,6 +71,8 @@ def multirun(verb: str, request: Request) -> ExitCode:
     arguments = [f"++{text}" if text.partition("=")[0] in opened else text for text in request.overrides]
     search = [word for path in request.config_dirs for word in ("--config-dir", str(path))]
     _run_hydra(job, request.config_name or verb, [*search, *_QUIET, f"hydra.sweep.dir='{folder}'", *arguments])
+    if ExitCode.PREEMPTED in codes:
+        return ExitCode.PREEMPTED
     return codes[0] if codes else ExitCode.DONE
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segkit.configuration.problems import Problem
+from segkit.runs.locate import name_fault
 
 
 def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -13,16 +14,11 @@ def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _selection(config)
     yield from _plan(config.get("plan") or {})
     yield from _scheduler(config.get("scheduler") or {})
-    yield from _devices(config.get("trainer") or {})
+    yield from _validation(config)
     name = config.get("run_name")
-    if isinstance(name, str) and (name.startswith("/") or ".." in name.split("/")):
-        yield Problem(f"run_name={name}", "a run lies under paths.runs", "Set paths.runs as well.", "run_name")
-
-
-def _devices(trainer: Mapping[str, Any]) -> Iterator[Problem]:
-    if trainer.get("devices", 1) > 1:
-        why = "a run trains on one device in this version"
-        yield Problem(f"trainer.devices={trainer['devices']}", why, "Set trainer.devices=1.", "trainer.devices")
+    if isinstance(name, str) and (fault := name_fault(name)):
+        why = f"a run lies under paths.runs, and {fault}"
+        yield Problem(f"run_name={name[:80]!r}", why, "Set paths.runs as well.", "run_name")
 
 
 def _score(score: Mapping[str, Any]) -> Iterator[Problem]:
@@ -57,6 +53,14 @@ def _selection(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("select=best", why, "Set select=last.", "select")
     if str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
         yield Problem("scheduler=plateau", why, "Choose another schedule.", "scheduler")
+
+
+def _validation(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The plateau lowers the rate by the loss of the epoch that has just ended: it cannot wait for it."""
+    apart = (config.get("validation") or {}).get("where") == "apart"
+    if apart and str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
+        why = "the plateau needs each validation at the end of its epoch, and scores from apart come later"
+        yield Problem("scheduler=plateau", why, "Set validation.where=here, or choose another schedule.", "scheduler")
 
 
 def _plan(plan: Mapping[str, Any]) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ class Predictor:
         device: Where the network is; that of its first parameter if not given.
         precision: What the network computes in; logits are blended in float32 whatever it is.
         mirror_axes: Spatial axes to flip and average over.
+        before_pass: Called before each pass of the network; what it raises ends the prediction.
 
     Raises:
         UsageError: An unknown precision.
@@ -45,6 +46,7 @@ class Predictor:
         device: torch.device | str | None = None,
         precision: str = "32-true",
         mirror_axes: Sequence[int] = (),
+        before_pass: Callable[[], None] | None = None,
     ) -> None:
         self.network = network
         self.patch_size = tuple(patch_size)
@@ -54,6 +56,7 @@ class Predictor:
         self.device = torch.device(device) if device is not None else _device_of(network)
         self.precision = precision
         self.mirror_axes = tuple(mirror_axes)
+        self.before_pass = before_pass
         autocast(self.device, precision)
 
     def __call__(self, image: Float[Tensor, "C *S"]) -> Float[Tensor, "K *S"]:
@@ -68,6 +71,7 @@ class Predictor:
                 tile_batch=self.tile_batch,
                 device=self.device,
                 mirror_axes=self.mirror_axes,
+                before_pass=self.before_pass,
             )
 
 

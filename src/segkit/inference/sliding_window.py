@@ -81,6 +81,7 @@ def sliding_window(
     tile_batch: int = 1,
     device: torch.device | str = "cpu",
     mirror_axes: Sequence[int] = (),
+    before_pass: Callable[[], None] | None = None,
 ) -> Float[Tensor, "K *S"]:
     """Logits of a whole image.
 
@@ -93,6 +94,7 @@ def sliding_window(
         tile_batch: Tiles a pass.
         device: Where the network is.
         mirror_axes: Spatial axes to flip: the mean over all combinations, 2^n passes a tile.
+        before_pass: Called before each pass; what it raises ends the prediction.
 
     Returns:
         Float32 on the CPU.
@@ -109,6 +111,8 @@ def sliding_window(
     with torch.inference_mode(mode=False):
         blended = torch.zeros((num_classes, *size), device=accumulator_device(num_classes, size, device))
     for tiles in _batched(product(*by_axis), tile_batch):
+        if before_pass is not None:
+            before_pass()
         boxes = [tuple(slice(s, s + p) for (s, _), p in zip(tile, patch_size, strict=True)) for tile in tiles]
         batch = torch.stack([padded[(slice(None), *box)] for box in boxes]).to(device)
         logits = mirrored(network, batch, axes=mirror_axes)

@@ -5,7 +5,7 @@
     I = sum of p y,  P = sum of p,  Y = sum of y        over voxels, those with label -1 left out
 
 p is the softmax (or sigmoid) of the logits, y the one-hot label, s the smoothing. With `batch_dice` the sums run over
-the whole batch, and the mean over classes only.
+the whole batch, that of all ranks together, and the mean over classes only.
 
 Edge cases: a class that is in neither scores 1 as its probability goes to 0, and until then is pulled there through s
 alone; where everything is ignored the loss is 0 with a gradient of 0.
@@ -17,12 +17,14 @@ Reference:
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from segkit.errors import UsageError
 from segkit.losses.loss import Loss, full_precision
 from segkit.ops.one_hot import one_hot
+from segkit.ops.ranks import sum_over_ranks
 from segkit.types import LabelBatch, Logits, Target
 
 
@@ -60,7 +62,10 @@ def soft_dice_loss(
     axes = (0, *range(2, logits.ndim)) if batch_dice else tuple(range(2, logits.ndim))
     intersection = (probability * truth).sum(axes)
     predicted = (probability * annotated).sum(axes)
-    dice = (2 * intersection + smooth) / (predicted + truth.sum(axes) + smooth)
+    present = truth.sum(axes)
+    if batch_dice:
+        intersection, predicted, present = sum_over_ranks(torch.stack([intersection, predicted, present]))
+    dice = (2 * intersection + smooth) / (predicted + present + smooth)
     return 1 - dice.mean()
 
 

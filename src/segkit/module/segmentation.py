@@ -10,32 +10,41 @@ What it logs, and on which axis:
     val/score, val/loss, val/dice[/CLASS], val/iou, val/precision, val/recall  each validation, whole images
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
-from segkit.evaluation import CaseResult, EvaluationSettings, Summary, evaluate_case, summarise
+from segkit.evaluation import EvaluationSettings, Summary
 from segkit.inference.predictor import Predictor
 from segkit.losses.deep_supervision import DeepSupervision
 from segkit.metrics.training_dice import TrainingDice
+from segkit.module.validation import ScoredCase, defined, score_case, validation_of
 from segkit.ops.intensity import statistics
 from segkit.ops.keyed_random import torch_seed
+from segkit.ops.ranks import gather_objects, rank, total_over_ranks
 from segkit.planning.plan import Plan
-from segkit.types import Batch, PreparedCase, Target
+from segkit.types import Batch, PreparedCase
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler | ReduceLROnPlateau]
 
 DROPOUT_STREAM = 5
+
+
+class _CutShort(Exception):
+    """The run shall stop: the image at work is given up."""
+
+
+def _never() -> bool:
+    return False
 
 
 class SegmentationModule(LightningModule):
@@ -82,11 +91,15 @@ class SegmentationModule(LightningModule):
         self._precision = precision
         self._log_every_n_steps = log_every_n_steps
         self._train_dice = TrainingDice(plan.num_classes)
-        self._val_loss = MeanMetric(nan_strategy="disable")
-        self._results: list[CaseResult] = []
+        self.stopping: Callable[[], bool] = _never
+        self.validation_cut_short = False
+        self._val_loss = math.nan
+        self._results: list[ScoredCase] = []
         self._plateau: ReduceLROnPlateau | None = None
         self._base_rates: list[float] = []
+        self._schedule: LambdaLR | None = None
         self._cooldown: tuple[int, int] | None = None
+        self.skipped_step = False
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -136,35 +149,41 @@ class SegmentationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the cases of the validation before."""
         self._results = []
-        self._val_loss.reset()
+        self.validation_cut_short = False
 
-    def validation_step(self, case: PreparedCase, batch_idx: int) -> None:
-        """Score one whole image as `evaluate` does; its blended logits also give `val/loss`."""
+    def validation_step(self, case: PreparedCase | None, batch_idx: int) -> None:
+        """Score one whole image as `evaluate` does; its blended logits also give `val/loss`.
+
+        Where the run shall stop, the image is given up at the next pass of the network and no other one begun.
+        """
         del batch_idx
-        result = evaluate_case(self.predictor(), case, self.settings)
-        assert result.logits is not None
-        self._val_loss.update(self._whole_image_loss(result.logits, case))
-        self._results.append(result.without_arrays())
+        if case is None or self.validation_cut_short:
+            return
+        try:
+            settings, spacing = self.settings, self.plan.spacing
+            scored = score_case(self.predictor(), self.loss.loss, case, settings=settings, spacing=spacing)
+        except _CutShort:
+            self.validation_cut_short = True
+            return
+        self._results.append(scored)
 
-    def _whole_image_loss(self, logits: Float[Tensor, "K *S"], case: PreparedCase) -> Tensor:
-        """The configured loss of the blended logits on the plan's grid: drives only the plateau schedule."""
-        label = torch.from_numpy(np.array(case.label, dtype=np.int64)).to(logits.device)[None, None]
-        loss: Tensor = self.loss.loss(logits[None], Target(label=label, spacing=self.plan.spacing))
-        return loss
+    def _go_on(self) -> None:
+        if self.stopping():
+            raise _CutShort
 
     def on_validation_epoch_end(self) -> None:
-        """Aggregate the cases, sorted by id, so that the score does not depend on their order."""
-        results = sorted(self._results, key=lambda result: result.case_id)
-        summary = summarise(results, self.plan.labels, self.settings)
-        self.last_summary = summary
-        self.last_per_case = summary.per_case_score
-        loss = float(self._val_loss.compute())
-        self._log_epoch({"val/score": summary.score, "val/loss": loss, **summary.flat("val")})
+        """Aggregate the cases of all ranks."""
+        scored = itertools.chain.from_iterable(gather_objects(self._results))
+        validation = validation_of(scored, self.plan.labels, self.settings)
+        self.last_summary = validation.summary
+        self.last_per_case = validation.summary.per_case_score
+        self._val_loss = validation.loss
+        self._log_epoch(validation.values())
 
     def on_validation_end(self) -> None:
         """Step the plateau schedule exactly once a validation; Lightning's own stepping skips some."""
         if self._plateau is not None and not self.trainer.sanity_checking:
-            self._plateau.step(float(self._val_loss.compute()))
+            self._plateau.step(self._val_loss)
 
     def predictor(self) -> Predictor:
         """The network as it stands, over whole images."""
@@ -177,6 +196,7 @@ class SegmentationModule(LightningModule):
             device=self.device,
             precision=self._precision,
             mirror_axes=self.settings.mirror_axes,
+            before_pass=self._go_on,
         )
 
     # -- optimization --------------------------------------------------------------------------------------
@@ -190,6 +210,7 @@ class SegmentationModule(LightningModule):
             self._plateau = scheduler
             return optimizer
         if isinstance(scheduler, LambdaLR):
+            self._schedule = scheduler
             scheduler.lr_lambdas = [self._with_cooldown(multiplier) for multiplier in scheduler.lr_lambdas]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -205,7 +226,14 @@ class SegmentationModule(LightningModule):
     def anneal(self, steps: int) -> None:
         """Bring the rate from where it is linearly to zero over the next `steps` steps, whatever the schedule."""
         if self._cooldown is None:
-            self._cooldown = (self.global_step, max(1, steps))
+            # The schedule's own count: it stands still where a step is left out.
+            start = self.global_step if self._schedule is None else self._schedule.last_epoch
+            self._cooldown = (start, max(1, steps))
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401  (Lightning's signature)
+        """Advance the schedule, unless the optimizer's step was left out; `NonFiniteGuard` sets `skipped_step`."""
+        if not self.skipped_step:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_start(self) -> None:
         """What the configuration says of the rate holds, also after a checkpoint restored an older one.
@@ -229,7 +257,7 @@ class SegmentationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What Lightning does not store: the running Dice of the epoch, the cool-down, the plateau."""
         checkpoint["segmentation_module"] = {
-            "train_dice": _state(self._train_dice),
+            "train_dice": _state(self._train_dice),  # of all ranks
             "cooldown": list(self._cooldown) if self._cooldown else None,
             "plateau": _plain(self._plateau.state_dict()) if self._plateau else None,
         }
@@ -253,22 +281,24 @@ class SegmentationModule(LightningModule):
 
     # -- logging -------------------------------------------------------------------------------------------
 
-    def _log_epoch(self, values: Mapping[str, float]) -> None:
+    def _log_epoch(self, values: dict[str, float]) -> None:
         """One point an epoch for each value that is defined; an undefined one is left out, not logged as 0."""
-        defined = {key: value for key, value in values.items() if not math.isnan(value)}
-        self.log_dict(defined, on_step=False, on_epoch=True, batch_size=1)
+        self.log_dict(defined(values), on_step=False, on_epoch=True, batch_size=1)
 
 
 def _state(metric: Metric) -> dict[str, Any]:
-    """States of a metric whose states are all tensors."""
-    states = {name: torch.as_tensor(value).clone() for name, value in metric.metric_state.items()}
-    return {"updates": metric.update_count, **states}
+    """States of a metric whose states are sums, added up over the ranks."""
+    names = list(metric.metric_state)
+    totals = total_over_ranks([torch.as_tensor(metric.metric_state[name]) for name in names])
+    return {"updates": metric.update_count, **dict(zip(names, totals, strict=True))}
 
 
 def _restore(metric: Metric, state: Mapping[str, Any]) -> None:
+    """The first rank takes what all had counted; the others begin at zero."""
     metric._update_count = state["updates"]
-    for name in metric.metric_state:
-        setattr(metric, name, state[name].to(metric.device))
+    if rank() == 0:
+        for name in metric.metric_state:
+            setattr(metric, name, state[name].to(metric.device))
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ upper words of the 256-bit counter are `n` and `stream`; the two lower ones coun
 be reached without those before it, so no state has to be stored to go on where a run stopped, and what one sample
 draws cannot shift what the next one gets.
 
-Streams: 0 case and patch, 1 augmentation parameters, 2 noise fields, 3 splits, 4 order of a pass.
+Streams: 0 case and patch, 1 augmentation parameters, 2 noise fields, 3 splits, 4 order of a pass, 5 dropout,
+6 initial weights, 7 substitutes of unreadable cases.
 
 Reference: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """

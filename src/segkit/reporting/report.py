@@ -40,7 +40,6 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
     facts = standing(run)
     problems: list[str] = list(facts["problems"])
     documents = {path.stem: _read(path, problems) for path in (run.plan, run.split, run.env)}
-    series = read_series(run.metrics)
     sections = [
         heading(run.name),
         paragraph("Made by segkit. Research software, not a medical device.", kind="note"),
@@ -48,7 +47,7 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
         section("Run", _run_table(facts)),
         *_evaluations(run, problems),
         section("Tuning cases", _tuning(run)),
-        section("Curves", picture(curves_png(series)) if series else ""),
+        section("Curves", _curves(run)),
         section("Pictures", *_pictures(run)),
         section("Data", _roles(documents["split"])),
         section("Plan", _plan(documents["plan"])),
@@ -60,6 +59,17 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, page(f"segkit: {run.name}", (part for part in sections if part)))
     return target
+
+
+def _curves(run: RunDirectory) -> str:
+    """The curves as they were drawn last, or drawn now where the journal is newer."""
+    try:
+        if run.curves.stat().st_mtime_ns >= run.metrics.stat().st_mtime_ns:
+            return picture(run.curves.read_bytes())
+    except OSError:
+        pass  # one of the two is not there
+    series = read_series(run.metrics)
+    return picture(curves_png(series)) if series else ""
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The parts of a training, each built from configuration, plan and run folder."""
 
+import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,15 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed import is_torchelastic_launched
+from torch.nn.parallel import DistributedDataParallel
 
 from segkit.callbacks.checkpointing import Checkpointing, DirectoryCheckpointIO
 from segkit.callbacks.consumption import Consumption
+from segkit.callbacks.divergence import Limits
 from segkit.callbacks.early_stopping import EarlyStopping, Patience
+from segkit.callbacks.evaluation_apart import EvaluationApart
+from segkit.callbacks.evaluation_queue import EvaluationQueue
+from segkit.callbacks.nonfinite_guard import NonFiniteGuard
 from segkit.callbacks.notes import Notes
-from segkit.callbacks.preemption import Preemption
+from segkit.callbacks.preemption import Preemption, StopRequest
 from segkit.callbacks.progress import progress
 from segkit.callbacks.recording import Recording
+from segkit.callbacks.shared_buffers import SharedBuffers
 from segkit.callbacks.snapshots import Snapshot, Snapshots
 from segkit.callbacks.throughput import Throughput
 from segkit.callbacks.weight_averaging import WeightAveraging
@@ -31,7 +42,8 @@ from segkit.ops.keyed_random import torch_seed
 from segkit.planning.device import DeviceFacts
 from segkit.planning.plan import Plan
 from segkit.runs.directory import RunDirectory
-from segkit.tracking.journal import Journal
+from segkit.runs.manifest import checkpoint_path
+from segkit.tracking.journal import Journal, read_rows
 
 WEIGHTS_STREAM = 6
 _STATISTICS_CASES = 16
@@ -108,26 +120,30 @@ def build_components(
         foreground_oversampling=config["data"]["foreground_oversampling"],
         order=config["data"]["order"],
         accumulate=trainer["accumulate"],
+        timeout_s=config["data"]["timeout_s"],
+        on_error=config["data"]["on_error"],
+        max_skipped=config["data"]["max_skipped"],
     )
-    stopping = _early_stopping(config)
+    stopping, stop = _early_stopping(config), StopRequest()
+    module.stopping = stop.poll
+    ours = _callbacks(config, plan, stopping, stop, prepared=prepared, run=run, snapshots=snapshots)
     return Components(
         module=module,
         datamodule=datamodule,
         trainer=Trainer(
             accelerator=trainer["accelerator"],
-            devices=trainer["devices"],
+            **_processes(device),
             precision=plan.precision,
             max_epochs=max_epochs,
             accumulate_grad_batches=trainer["accumulate"],
             gradient_clip_val=trainer["gradient_clip"],
             check_val_every_n_epoch=plan.validation_every_n_epochs,
-            limit_val_batches=None if prepared.tuning else 0,
+            limit_val_batches=None if prepared.tuning and config["validation"]["where"] == "here" else 0,
             num_sanity_val_steps=0,
             log_every_n_steps=trainer["log_every_n_steps"],
             deterministic=config["deterministic"],
             profiler=trainer["profiler"],
-            callbacks=[*callbacks, *_callbacks(config, stopping, prepared=prepared, run=run, snapshots=snapshots)],
-            plugins=[DirectoryCheckpointIO()],
+            callbacks=[*callbacks, *ours],
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
@@ -148,7 +164,9 @@ def _early_stopping(config: Mapping[str, Any]) -> EarlyStopping | None:
 
 def _callbacks(
     config: Mapping[str, Any],
+    plan: Plan,
     stopping: EarlyStopping | None,
+    stop: StopRequest,
     *,
     prepared: Prepared,
     run: RunDirectory,
@@ -165,21 +183,54 @@ def _callbacks(
         keep=checkpoint["keep"],
         every_s=checkpoint["every_s"],
         before_save=journal.sync,
+        stop=stop,
     )
+    apart = _evaluation_apart(config, plan, checkpointing, journal, run=run) if prepared.tuning else None
+    if stopping is not None and apart is not None:
+        stopping.scores = apart.scores
     averaging = config["trainer"]["ema_decay"]
     warmup = config["early_stopping"]["warmup_epochs"]
     return [
         Consumption(),
+        SharedBuffers(),
         *([WeightAveraging(averaging)] if averaging is not None else []),
+        NonFiniteGuard(
+            run.path / "nonfinite",
+            journal,
+            limits=Limits(in_a_row=config["nonfinite"]["in_a_row"], share=config["nonfinite"]["share"]),
+            every_n_steps=config["trainer"]["log_every_n_steps"],
+        ),
         throughput,
         Notes(prepared=prepared_statistics(prepared.train), warmup_epochs=warmup),
         *([stopping] if stopping is not None else []),
-        Preemption(checkpointing.preempt),
+        Preemption(stop.ask),
         recording,
-        *progress(lambda: recording.latest | throughput.latest),
+        *progress(lambda: recording.latest | throughput.latest | (apart.latest if apart is not None else {})),
         checkpointing,
+        *([apart] if apart is not None else []),
         *(Snapshots(function, every_n_epochs=every) for function, every in snapshots),
     ]
+
+
+def _evaluation_apart(
+    config: Mapping[str, Any], plan: Plan, checkpointing: Checkpointing, journal: Journal, *, run: RunDirectory
+) -> EvaluationApart | None:
+    """Validation in a process of its own; None where this process validates."""
+    if config["validation"]["where"] == "here":
+        return None
+
+    def command(step: int) -> list[str]:
+        name = checkpoint_path(run.checkpoints, step).name
+        return [sys.executable, "-m", "segkit._evaluator", str(run.path), name, str(os.getpid())]
+
+    return EvaluationApart(
+        checkpointing,
+        EvaluationQueue(run.evaluations, command, timeout_s=float(config["validation"]["timeout_s"])),
+        journal,
+        measured=lambda: read_rows(run.metrics),
+        every_n_epochs=plan.validation_every_n_epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+    )
 
 
 def prepared_statistics(cases: Sequence[StoredCase]) -> dict[str, float]:
@@ -194,8 +245,32 @@ def prepared_statistics(cases: Sequence[StoredCase]) -> dict[str, float]:
     return dict(zip(("mean", "std", "min"), means, strict=True))
 
 
-def set_threads(threads: int | None) -> int:
-    """CPU threads of torch: as asked, else the cores this process may use; returns how many."""
-    count = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def _processes(device: DeviceFacts) -> dict[str, Any]:
+    """How many processes train and how they find one another: as the environment of a rank says, else this one alone.
+
+    Alone means alone: Lightning would otherwise take a batch system's variables for an order.
+    """
+    if not is_torchelastic_launched():
+        return {"devices": 1, "plugins": [DirectoryCheckpointIO(), LightningEnvironment()]}
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    backend = "nccl" if device.kind == "cuda" else "gloo"
+    return {
+        "devices": local,
+        "num_nodes": world // local,
+        "strategy": DDPStrategy(process_group_backend=backend, **_no_copying_of_buffers()),
+        "plugins": [DirectoryCheckpointIO(), TorchElasticEnvironment()],
+    }
+
+
+def _no_copying_of_buffers() -> dict[str, Any]:
+    """See SharedBuffers; the setting's name has changed between two versions of torch."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+
+
+def set_threads(threads: int | None, *, processes: int = 1) -> int:
+    """CPU threads of torch: as asked, else this process' share of the cores it may use; returns how many."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = threads or max(1, cores // processes)
     torch.set_num_threads(count)
     return count

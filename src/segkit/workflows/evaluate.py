@@ -1,7 +1,6 @@
 """`evaluate`: score a run on whole images, per case and class, on the images' own voxels."""
 
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,9 @@ from segkit.data.store import Store
 from segkit.errors import DataError
 from segkit.evaluation import CaseResult, Summary, evaluate_case, summarise, write_per_case, write_summary
 from segkit.reporting.report import write_report
+from segkit.runs.leftovers import discard, sweep_abandoned, temporary_beside
 from segkit.types import Case, Labels, PreparedCase
+from segkit.workflows.copying import copy_evaluation
 from segkit.workflows.loading import TrainedRun, load_from
 from segkit.workflows.masks import write_mask
 from segkit.workflows.native_overlay import draw_native
@@ -39,21 +40,25 @@ def run(config: dict[str, Any]) -> Summary:
     """
     trained = load_from(config, config["run"])
     subset: Subset = config["subset"]
-    store = Store(_folder(config.get("paths", {}).get("cache"), trained.config["paths"]["cache"]))
+    store = Store(_folder(config.get("paths", {}).get("cache"), _own_store(trained)))
     cases = cases_of(trained, subset, root=config.get("data", {}).get("root"))
     seen = seen_cases({case.case_id: store.content_hash(case.images) for case in cases}, trained.roles)
     label = label_of(subset, seen, allow_seen=config.get("allow_seen", False))
     output = _folder(config.get("output"), trained.directory.path / "evaluation" / subset)
+    sweep_abandoned(output)
     masks = output / "predictions" if config.get("save_predictions") else None
     started = time.perf_counter()
     results, worst = _score(trained, cases, store, masks=masks, overlays=config["overlays"])
     summary = summarise(results, trained.plan.labels, trained.settings)
     facts = facts_of(trained, subset, label, seen=sorted(seen))
+    # The summary stands for all of it: it goes first and comes last, so that it never lies beside other tables.
+    (output / "summary.json").unlink(missing_ok=True)
     write_per_case(output / "per_case.csv", results, trained.plan.labels, note=label if label == SEEN else "")
-    write_summary(output / "summary.json", summary, facts=facts)
     _draw(output / "overlays", worst, trained.plan.labels, label=label)
+    write_summary(output / "summary.json", summary, facts=facts)
     write_report(trained.directory)
     _print(summary, facts, output=output, seconds=time.perf_counter() - started)
+    copy_evaluation(trained.directory, trained.config, trust=config.get("trust", False))
     return summary
 
 
@@ -134,8 +139,7 @@ def _draw(folder: Path, worst: Sequence[_Worst], labels: Labels, *, label: str) 
     """Draw the worst cases on their own voxels; the folder of pictures is replaced as a whole."""
     if not worst:
         return
-    staged = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(staged, ignore_errors=True)
+    staged = temporary_beside(folder)
     staged.mkdir(parents=True)
     for rank, one in enumerate(worst, start=1):
         draw_native(
@@ -146,8 +150,11 @@ def _draw(folder: Path, worst: Sequence[_Worst], labels: Labels, *, label: str) 
             path=staged / f"{rank:02d}-{one.case.case_id}.png",
             title=f"{one.case.case_id}  score {one.score:.3f}  ({label})",
         )
-    shutil.rmtree(folder, ignore_errors=True)
+    trash = temporary_beside(folder, suffix=".trash")
+    if folder.exists():
+        folder.rename(trash)
     staged.rename(folder)
+    discard(trash)
 
 
 def _print(summary: Summary, facts: Mapping[str, Any], *, output: Path, seconds: float) -> None:
@@ -162,6 +169,12 @@ def _print(summary: Summary, facts: Mapping[str, Any], *, output: Path, seconds:
         print(line)
     print(f"score {summary.score:.4f} = {summary.settings.composite.formula}")
     print(f"{output}  ({seconds:.1f} s)")
+
+
+def _own_store(trained: TrainedRun) -> Path:
+    """Where the run prepared its cases if that is here; a run from elsewhere names no place to write to."""
+    named = Path(trained.config["paths"].get("cache") or ".prepared").expanduser().absolute()
+    return named if (named / "cases").is_dir() else trained.directory.path.parent / ".prepared"
 
 
 def _folder(given: str | Path | None, otherwise: str | Path) -> Path:

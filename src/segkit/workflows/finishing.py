@@ -1,6 +1,7 @@
 """What is made of the selected checkpoint: scores of the tuning cases, their overlays, the curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -9,7 +10,7 @@ from segkit.evaluation import CaseResult, evaluate_case, write_per_case
 from segkit.reporting.curves import draw_curves
 from segkit.runs.directory import RunDirectory
 from segkit.types import Case
-from segkit.workflows.loading import TrainedRun
+from segkit.workflows.loading import TrainedRun, load
 from segkit.workflows.native_overlay import draw_native
 
 MARK = "selection score (optimistic)"
@@ -47,6 +48,21 @@ def draw_tuning(
             path=trained.directory.overlays / folder / f"{case.case_id}.png",
             title=f"{case.case_id}: mean Dice {float(dice):.3f}, tuning case",
         )
+
+
+def draw(
+    directory: RunDirectory,
+    config: Mapping[str, Any],
+    tuning: Sequence[tuple[Case, StoredCase]],
+    *,
+    checkpoint: str = "selected",
+) -> TrainedRun:
+    """Curves, and overlays by the weights of a checkpoint, which is returned."""
+    trained = load(directory.path, checkpoint=checkpoint, accelerator=config["trainer"]["accelerator"], trust=True)
+    draw_run_curves(directory)
+    epoch = "" if checkpoint == "selected" else f"epoch-{trained.selection.entry.epoch:04d}"
+    draw_tuning(trained, tuning, number=config["overlays"]["cases"], folder=epoch)
+    return trained
 
 
 def draw_run_curves(directory: RunDirectory) -> None:

@@ -32,13 +32,13 @@ from segkit.planning.plan import Plan
 from segkit.planning.rules import resampled_shape, separate_axis
 from segkit.runs.checkpoints import read_weights
 from segkit.runs.directory import RunDirectory
-from segkit.runs.files import read_json
 from segkit.runs.index import load_index
 from segkit.runs.locate import open_run
 from segkit.runs.manifest import Entry, checkpoint_path
 from segkit.runs.selection import Selection, select
 from segkit.types import Case, Geometry, PreparedCase, Spacing
 from segkit.workflows.masks import label_values
+from segkit.workflows.stored import stored_config, stored_plan, stored_roles, stored_settings
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class TrainedRun:
         Raises:
             StorageError: split.json is missing or damaged.
         """
-        return Roles.from_json(_stored(self.directory.split))
+        return stored_roles(self.directory)
 
     def predict(
         self, image: Shaped[np.ndarray, "..."] | str | Path, *, spacing: Sequence[float] | None = None
@@ -128,10 +128,9 @@ def load(
         StorageError: A file of the run is missing or damaged.
     """
     directory = open_run(run, root=Path("runs"))
-    config = directory.load_config()
-    plan = Plan.from_json(_stored(directory.plan))
-    selection = choose_checkpoint(directory, checkpoint, rule=config.get("select", "best_if_better"))
-    settings = EvaluationSettings.from_config(config)
+    config, plan = stored_config(directory), stored_plan(directory)
+    selection = choose_checkpoint(directory, checkpoint, rule=str(config.get("select", "best_if_better")))
+    settings = stored_settings(directory, config)
     network = build_network(config, plan, trust=trust)
     weights = read_weights(checkpoint_path(directory.checkpoints, selection.entry.step))
     _put(network, weights, where=directory.name)
@@ -274,11 +273,3 @@ def _precision(precision: str, device: torch.device) -> str:
         logger.warning("16-mixed is for GPUs: computing in float32 here")
         return "32-true"
     return precision
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        mend = "the run is not whole: was it stopped before its first epoch?"
-        raise StorageError("a file of the run cannot be read", where=str(path), why=str(error), mend=mend) from error

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
 from segkit.evaluation import native_prediction
 from segkit.runs.files import atomic_write, read_json, write_json
+from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
 from segkit.workflows.loading import TrainedRun, load, load_from, member_logits
 from segkit.workflows.masks import write_mask
 
 __all__ = ["load", "run"]
+
+_logger = logging.getLogger(__name__)
 
 RECORD = "prediction.json"
 """Which models the masks of a folder are by: a folder is only gone on with by the same ones."""
@@ -138,6 +142,7 @@ def _prepare_output(output: Path, targets: Sequence[Path], record: dict[str, Any
         UsageError: There are masks that these models did not write, and `overwrite` is off.
     """
     output.mkdir(parents=True, exist_ok=True)
+    sweep_abandoned(output)
     there = {target for target in targets if target.exists()}
     path = output / RECORD
     if there and not overwrite:
@@ -153,7 +158,20 @@ def _prepare_output(output: Path, targets: Sequence[Path], record: dict[str, Any
                 mend="output=<another folder>, or overwrite=true",
             )
     write_json(path, record)
-    return set() if overwrite else there
+    return set() if overwrite else {target for target in there if _whole(target)}
+
+
+def _whole(mask: Path) -> bool:
+    """Whether a mask that is there can be read to its end; what cannot is named, and made again.
+
+    segkit leaves no half masks behind. A copy that was broken off, or a disk that lost power, does.
+    """
+    try:
+        read(mask, role="label")
+    except DataError as error:
+        _logger.warning("%s is made again: %s", mask, error.what)
+        return False
+    return True
 
 
 def _write_errors(path: Path, faults: Sequence[tuple[Case, DataError]]) -> None:

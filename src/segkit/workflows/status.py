@@ -51,6 +51,9 @@ def describe(facts: Mapping[str, Any]) -> str:
         lines.append(
             f"  best         {_number(facts['best_score'])} in epoch {facts['best_epoch']}, {since} epochs since"
         )
+    if facts["evaluating"]:
+        at_work = ", ".join(f"step {step} {state}" for state, step in facts["evaluating"].items())
+        lines.append(f"  evaluation   {at_work}")
     lines.append(f"  resume       {_resume(facts['resumes_from'])}")
     if facts["mlflow_run"]:
         lines.append(f"  MLflow run   {facts['mlflow_run']}")
@@ -94,8 +97,10 @@ def _resume(point: Mapping[str, Any] | None) -> str:
         return "nothing to go on from: training would start afresh"
     parts = ("weights", "averaged_weights", "optimizer", "scheduler", "callbacks")
     restored = ", ".join(name.replace("_", " ") for name in parts if point[name])
+    unsure = "" if point["verified"] else " (checksums were not compared)"
     return (
-        f"{point['checkpoint']}: epoch {point['epoch']}, step {point['step']}, {point['samples']} samples; {restored}"
+        f"{point['checkpoint']}: epoch {point['epoch']}, step {point['step']}, {point['samples']} samples; "
+        f"{restored}{unsure}"
     )
 
 

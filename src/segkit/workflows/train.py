@@ -5,9 +5,8 @@ goes on where it stopped; what was decided at its first start is read from its f
 """
 
 import logging
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,41 +15,56 @@ import torch
 from lightning.pytorch import Callback
 
 from segkit.callbacks.quiet import quiet
-from segkit.configuration import build_loss
-from segkit.data.pipeline import Opened, open_dataset, plan_dataset, prepare_dataset
+from segkit.configuration import build_loss, build_network
+from segkit.data.pipeline import Opened, prepare_dataset
 from segkit.data.sample import sample_root
-from segkit.data.splits import Roles
-from segkit.data.stored_case import StoredCase
-from segkit.errors import Preempted
-from segkit.evaluation import EvaluationSettings
-from segkit.planning.device import DeviceFacts, device_facts
+from segkit.data.sampling import samples_of_a_rank
+from segkit.errors import Preempted, SegkitError, UsageError
+from segkit.planning.device import device_facts
 from segkit.planning.plan import Plan
-from segkit.reporting.banner import EndFacts, StartFacts, command_line, end_block, start_banner
+from segkit.reporting.banner import end_block, start_banner
 from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
-from segkit.runs.environment import package_version
-from segkit.runs.files import read_json, write_json
+from segkit.runs.files import write_json
 from segkit.runs.horizon import horizon
-from segkit.runs.locate import default_name
+from segkit.runs.index import load_index
+from segkit.runs.leftovers import sweep_abandoned
+from segkit.runs.locate import default_name, run_folder
+from segkit.runs.log import logged_to
 from segkit.runs.manifest import checkpoint_path
-from segkit.runs.resume import ResumePoint, find_resume_point, rewind_to
-from segkit.runs.selection import FEW_CASES, Selection
+from segkit.runs.preflight import checkpoint_bytes, require_room
+from segkit.runs.resume import ResumePoint, find_resume_point, recover, rewind_to
+from segkit.runs.scores import unscored
 from segkit.tracking.journal import Journal
 from segkit.tracking.uploader import Uploader
-from segkit.types import Case
+from segkit.workflows import rank
+from segkit.workflows.announcing import device_text, end_facts, start_facts
 from segkit.workflows.components import Components, build_components, set_threads
 from segkit.workflows.copying import begin_copy, finish_copy, open_copy
-from segkit.workflows.finishing import draw_run_curves, draw_tuning, score_tuning
+from segkit.workflows.deciding import decide
+from segkit.workflows.finishing import draw, score_tuning
+from segkit.workflows.fitting import fit
+from segkit.workflows.joining import announce, joined_rank, joined_world, local_ranks, wait_for_run
+from segkit.workflows.launch import train_on_ranks
+from segkit.workflows.life import Life
 from segkit.workflows.loading import TrainedRun, load
+from segkit.workflows.stopping import end_at_once, stoppable
+from segkit.workflows.stored import require_own_files
+
+_SYNC_S = 10.0
+_logger = logging.getLogger(__name__)
 
 
-def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> TrainedRun:
+def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> TrainedRun | None:
     """Train, or go on with a run.
 
     Args:
         config: Resolved configuration.
-        callbacks: More Lightning callbacks, for use from Python.
+        callbacks: More Lightning callbacks, for use from Python; they cannot be sent to ranks started here.
+
+    Returns:
+        The run; None on the ranks but the first under torchrun.
 
     Raises:
         DataError: The data cannot be used; every fault is named.
@@ -60,11 +74,17 @@ def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> Traine
     """
     started = time.monotonic()
     quiet()
+    if joined_rank():
+        rank.run(wait_for_run(), callbacks=callbacks)
+        return None
     config = with_absolute_paths(config)
     name = config["run_name"] or _default_name(config)
-    directory = RunDirectory(Path(config["paths"]["runs"]).expanduser() / name)
+    directory = RunDirectory(run_folder(Path(config["paths"]["runs"]).expanduser(), name))
     directory.create()
-    with directory.lock(), _log_file(directory.log):
+    require_own_files(directory)
+    with directory.lock(), logged_to(directory.log), stoppable():
+        recover(directory)
+        sweep_abandoned(directory.overlays)
         point = find_resume_point(directory, config["resume"])
         changes: list[str] = []
         if directory.exists:
@@ -86,7 +106,9 @@ class _Life:
         self.config, self.directory, self.point = config, directory, point
         self.changes, self.started = changes, started
         self.device = device_facts(config["trainer"]["accelerator"])
-        self.threads = set_threads(config["trainer"]["threads"])
+        self.ranks = 1 if joined_rank() is not None else int(config["trainer"]["devices"])
+        """Processes to start; this one trains by itself where it is 1."""
+        self.threads = set_threads(config["trainer"]["threads"], processes=max(self.ranks, local_ranks()))
 
     def train(self, callbacks: Sequence[Callback]) -> TrainedRun:
         """Open, plan, prepare, train, select, draw, copy; say what happened."""
@@ -99,88 +121,129 @@ class _Life:
             extra_epochs=config["extra_epochs"],
             epochs_done=epochs_done,
         )
-        if self.point is not None and epochs_done >= max_epochs:
+        trained = self.point is not None and epochs_done >= max_epochs
+        if trained and directory.load_status().get("ended"):
             return self._end(self._load(), "it was finished before, nothing is left to train", max_epochs)
         loss = build_loss(config, plan, trust=True)
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
         write_json(directory.split, prepared.roles.to_json())
-        tuning = list(zip(opened.cases("tuning"), prepared.tuning, strict=True))
-        uploader = open_copy(config, directory)
-        every = config["overlays"]["every_n_epochs"] or 0
-        parts = build_components(
-            config,
-            plan=plan,
-            device=self.device,
-            prepared=prepared,
-            loss=loss,
-            run=directory,
-            max_epochs=max_epochs,
-            snapshots=[
-                (lambda *_: uploader.sync() if uploader else None, 1),
-                (lambda *_: self._draw_epoch(tuning), every),
-            ],
-            callbacks=callbacks,
+        life = Life(
+            max_epochs,
+            self.point.path if self.point else None,
+            train=tuple(zip(opened.cases("train"), prepared.train, strict=True)),
+            tuning=tuple(zip(opened.cases("tuning"), prepared.tuning, strict=True)),
         )
-        print(start_banner(self._start_facts(opened, plan, parts, max_epochs)), flush=True)
+        uploader = open_copy(config, directory)
+        if self.ranks > 1:
+            self._require_ranks(plan, callbacks)
+            parts, network = None, build_network(config, plan, trust=True)
+        else:
+            every = config["overlays"]["every_n_epochs"] or 0
+            parts = build_components(
+                config,
+                plan=plan,
+                device=self.device,
+                prepared=prepared,
+                loss=loss,
+                run=directory,
+                max_epochs=max_epochs,
+                snapshots=[
+                    (lambda *_: uploader.sync() if uploader else None, 1),
+                    (lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every),
+                ],
+                callbacks=callbacks,
+            )
+            network = parts.module.network
+        averaged = config["trainer"]["ema_decay"] is not None
+        size = checkpoint_bytes(network, optimizer=config["optimizer"], averaged=averaged)
+        require_room(directory.checkpoints, checkpoint=size)
+        if not trained:
+            device = device_text(self.device, self.threads, ranks=max(self.ranks, joined_world()))
+            facts = start_facts(
+                config,
+                directory,
+                opened=opened,
+                plan=plan,
+                network=network,
+                device=device,
+                max_epochs=max_epochs,
+                point=self.point,
+                changes=self.changes,
+            )
+            print(start_banner(facts), flush=True)
         if uploader:
             begin_copy(uploader, config, directory, opened=opened, roles=prepared.roles, plan=plan, device=self.device)
-        directory.save_environment()
-        directory.save_status("running", run=directory.name, max_epochs=max_epochs)
-        self._fit(parts, uploader)
-        reason = parts.early_stopping.reason if parts.early_stopping else ""
-        trained = self._draw(tuning)
-        score_tuning(trained, prepared.tuning)
-        return self._end(trained, reason or f"all {max_epochs} epochs are done", max_epochs, uploader=uploader)
+        try:
+            directory.save_environment()
+            directory.save_status("running", run=directory.name, max_epochs=max_epochs)
+            # A life that died after its last epoch has left its tables, pictures and copy undone: they are made now.
+            reason = "" if trained and not self._unscored(life, plan) else self._fit(life, parts, uploader)
+            selected = draw(directory, config, life.tuning)
+            score_tuning(selected, prepared.tuning)
+            return self._end(selected, reason or f"all {max_epochs} epochs are done", max_epochs, uploader=uploader)
+        except Preempted as error:
+            end_at_once()
+            self._interrupted("preempted", error.why, uploader)
+            raise
+        except BaseException as error:
+            told = f"{error.what} ({error.where})" if isinstance(error, SegkitError) else repr(error)
+            told = "; ".join([told, *getattr(error, "__notes__", [])])
+            self._interrupted("failed", told, uploader)
+            raise
 
     def _load(self, checkpoint: str = "selected") -> TrainedRun:
         accelerator = self.config["trainer"]["accelerator"]
         return load(self.directory.path, checkpoint=checkpoint, accelerator=accelerator, trust=True)
 
-    def _draw_epoch(self, tuning: Sequence[tuple[Case, StoredCase]]) -> None:
-        self._draw(tuning, checkpoint="last")
-
-    def _draw(self, tuning: Sequence[tuple[Case, StoredCase]], *, checkpoint: str = "selected") -> TrainedRun:
-        """Curves, and overlays by the weights of a checkpoint."""
-        trained = self._load(checkpoint)
-        draw_run_curves(self.directory)
-        epoch = "" if checkpoint == "selected" else f"epoch-{trained.selection.entry.epoch:04d}"
-        draw_tuning(trained, tuning, number=self.config["overlays"]["cases"], folder=epoch)
-        return trained
+    def _require_ranks(self, plan: Plan, callbacks: Sequence[Callback]) -> None:
+        """Refuse what cannot be trained by several processes, before any is started."""
+        samples_of_a_rank(plan.batch_size, self.ranks)
+        key, present = f"trainer.devices={self.ranks}", torch.cuda.device_count()
+        if self.device.kind == "cuda" and self.ranks > present:
+            raise UsageError("There are not so many devices.", where=key, why=f"{present} GPUs are visible")
+        if self.device.kind == "mps":
+            raise UsageError("There is one device.", where=key, mend="trainer.devices=1")
+        if callbacks:
+            why = "callbacks of this process cannot be sent to the processes that train"
+            raise UsageError("Callbacks need one device.", where=key, why=why, mend="trainer.devices=1, or torchrun")
 
     def _decide(self) -> tuple[Opened, Plan]:
         """Roles and plan: those of the run where it has them, else made now and written."""
         config, directory = self.config, self.directory
-        roles = Roles.from_json(read_json(directory.split)) if directory.split.is_file() else None
-        opened = open_dataset(config, roles=roles)
-        if directory.plan.is_file():
-            plan = Plan.from_json(read_json(directory.plan))
-        else:
-            plan = plan_dataset(opened, config, self.device)
-            write_json(directory.plan, plan.to_json())
-        write_json(directory.split, opened.roles.to_json())
+        opened, plan = decide(config, directory, self.device)
         directory.save_config(config)
         return opened, plan
 
-    def _fit(self, parts: Components, uploader: Uploader | None) -> None:
-        """Train; whatever ends it is written down before it goes on its way."""
+    def _unscored(self, life: Life, plan: Plan) -> bool:
+        """Whether a life that died after its last epoch has left checkpoints to validate apart."""
+        if self.config["validation"]["where"] == "here" or not life.tuning:
+            return False
+        every, steps = plan.validation_every_n_epochs, plan.steps_per_epoch
+        return bool(unscored(load_index(self.directory.checkpoints), every_n_epochs=every, steps_per_epoch=steps))
+
+    def _fit(self, life: Life, parts: Components | None, uploader: Uploader | None) -> str:
+        """Train, here or by ranks."""
         if self.point is not None:
             rewind_to(self.directory, self.point)  # before the journals: a kill between the two loses no row
         Journal(self.directory.metrics, self.directory.timings).cut(self.point.entry.n if self.point else 0)
-        try:
-            parts.trainer.fit(
-                parts.module, datamodule=parts.datamodule, ckpt_path=str(self.point.path) if self.point else None
-            )
-        except Preempted as error:
-            self._interrupted("preempted", error.why, uploader)
-            raise
-        except BaseException as error:
-            self._interrupted("failed", f"{type(error).__name__}: {error}", uploader)
-            raise
+        if self.config["validation"]["where"] == "apart":
+            life.write_tuning(self.directory)
+        if parts is None:
+            life.write(self.directory)
+            return train_on_ranks(self.directory, size=self.ranks, tick=_now_and_then(uploader))
+        if joined_rank() is not None:
+            life.write(self.directory)
+            announce(self.directory.path)
+        return fit(parts, checkpoint=life.checkpoint)
 
     def _interrupted(self, state: Any, reason: str, uploader: Uploader | None) -> None:  # noqa: ANN401
-        self.directory.save_status(state, run=self.directory.name, reason=reason)
+        """Write down what ended the run, before that goes on its way."""
+        try:
+            self.directory.save_status(state, run=self.directory.name, reason=reason)
+        except OSError as error:  # the disk may be what ended it; the reason must not be lost over that
+            _logger.warning("%s could not be written: %s", self.directory.status, error)
         if uploader:
-            uploader.end("KILLED" if state == "preempted" else "FAILED", reason=reason, timeout_s=20)
+            uploader.end("KILLED" if state == "preempted" else "FAILED", reason=reason, timeout_s=10.0)
 
     def _end(
         self, trained: TrainedRun, reason: str, max_epochs: int, *, uploader: Uploader | None = None
@@ -188,81 +251,23 @@ class _Life:
         """Write the status, finish the copy, print the end block."""
         directory, selection = self.directory, trained.selection
         folder = checkpoint_path(directory.checkpoints, selection.entry.step)
-        directory.save_status(
-            "finished",
-            run=directory.name,
-            reason=reason,
-            epoch=selection.entry.epoch,
-            max_epochs=max_epochs,
-            selected=folder.name,
-            selected_because=selection.reason,
-            selection_score_optimistic=selection.entry.score,
-        )
+        facts = {
+            "run": directory.name,
+            "reason": reason,
+            "epoch": selection.entry.epoch,
+            "max_epochs": max_epochs,
+            "selected": folder.name,
+            "selected_because": selection.reason,
+            "selection_score_optimistic": selection.entry.score,
+        }
+        directory.save_status("finished", **facts)
         write_report(directory)
         if uploader:
-            finish_copy(uploader, directory, selection, reason=reason)
-        print(end_block(self._end_facts(selection, folder, reason)), flush=True)
+            finish_copy(uploader, reason=reason)
+        directory.save_status("finished", **facts, ended=True)  # only now is nothing left to do
+        minutes = (time.monotonic() - self.started) / 60
+        print(end_block(end_facts(directory, selection, reason=reason, minutes=minutes)), flush=True)
         return trained
-
-    # -- what a person sees --------------------------------------------------------------------------------
-
-    def _start_facts(self, opened: Opened, plan: Plan, parts: Components, max_epochs: int) -> StartFacts:
-        config, directory = self.config, self.directory
-        tracking = config["tracking"]
-        settings = EvaluationSettings.from_config(config)
-        tuning = len(opened.roles.tuning)
-        chosen = [_short(config[group]) for group in ("loss", "optimizer", "scheduler")]
-        resumed = ""
-        if self.point is not None:
-            resumed = f"from {self.point.path.name} (epoch {self.point.entry.epoch})"
-            resumed += f"; changed: {'; '.join(self.changes[:3])}" if self.changes else ""
-        return StartFacts(
-            version=package_version("segkit") or "from a checkout",
-            run_name=directory.name,
-            dataset=opened.dataset.name,
-            layout=opened.dataset.layout,
-            channels=plan.channels,
-            classes=plan.labels.names,
-            people=opened.people,
-            plan_name=plan.name,
-            spacing=plan.spacing,
-            unit=plan.unit,
-            patch_size=plan.patch_size,
-            batch_size=plan.batch_size,
-            network=type(parts.module.network).__name__,
-            parameters=sum(p.numel() for p in parts.module.network.parameters() if p.requires_grad),
-            recipe=", ".join([*chosen, f"rate {config['optimizer'].get('lr') or plan.learning_rate:g}"]),
-            epochs=((self.point.entry.epoch if self.point else 0) + 1, max_epochs),
-            steps_per_epoch=plan.steps_per_epoch,
-            device=_device_text(self.device, self.threads),
-            precision=plan.precision,
-            score=f"{settings.composite.formula} on {tuning} tuning cases; select={config['select']}",
-            run_folder=str(directory.path),
-            tracking="off" if tracking["name"] == "none" else str(tracking["uri"] or config["paths"]["mlflow"]),
-            resume_line=command_line("train", [f"run_name={directory.name}", *_typed(config)]),
-            resumed_from=resumed,
-            warnings=[*_few(tuning), *(str(finding) for finding in opened.findings if finding.level == "warning")],
-        )
-
-    def _end_facts(self, selection: Selection, folder: Path, reason: str) -> EndFacts:
-        entry, directory = selection.entry, self.directory
-        scores = torch.tensor([value for value in entry.per_case.values() if math.isfinite(value)])
-        places = {"run": directory.path, "checkpoint": folder, "curves": directory.curves, "tables": directory.per_case}
-        places |= {"overlays": directory.overlays, "report": directory.report, "log": directory.log}
-        return EndFacts(
-            reason=reason,
-            selected=f"{folder.name} (epoch {entry.epoch}): {selection.reason}",
-            score=entry.score,
-            standard_error=float(scores.std() / len(scores) ** 0.5) if len(scores) > 1 else None,
-            cases=len(scores),
-            minutes=(time.monotonic() - self.started) / 60,
-            places={name: str(path) for name, path in places.items() if path.exists()},
-            commands=[
-                command_line("evaluate", [f"run={directory.path}", "subset=test"]),
-                command_line("predict", [f"run={directory.path}", "input=IMAGES", "output=MASKS"]),
-                command_line("status", [f"run={directory.path}"]),
-            ],
-        )
 
 
 def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,47 +295,14 @@ def _default_name(config: Mapping[str, Any]) -> str:
     return default_name(dataset, config["experiment"], datetime.now())
 
 
-def _few(tuning: int) -> list[str]:
-    """A warning where so few cases select that chance does."""
-    if 0 < tuning < FEW_CASES:
-        return [f"{tuning} tuning cases: below {FEW_CASES} the choice of the checkpoint is mostly chance"]
-    return []
+def _now_and_then(uploader: Uploader | None) -> Callable[[], None]:
+    """Bring the copy up to date while others train, every so many seconds."""
+    last = time.monotonic()
 
+    def tick() -> None:
+        nonlocal last
+        if uploader is not None and time.monotonic() - last > _SYNC_S:
+            last = time.monotonic()
+            uploader.sync()
 
-def _short(part: Mapping[str, Any]) -> str:
-    """A part of the configuration in a word or two: the terms of a sum, else the name of the class."""
-    return " + ".join(part["terms"]) if part.get("terms") else str(part["_target_"]).rpartition(".")[2]
-
-
-def _device_text(device: DeviceFacts, threads: int) -> str:
-    return f"{device.name}, {threads} threads" if device.kind == "cpu" else device.name
-
-
-def _typed(config: Mapping[str, Any]) -> list[str]:
-    """Overrides of the command line as they were typed, without the run's name: to repeat them when resuming."""
-    return [word for word in config.get("overrides", []) if not word.startswith("run_name=")]
-
-
-class _log_file:
-    """Also writes what the package logs to a file; warnings go on to standard error."""
-
-    def __init__(self, path: Path) -> None:
-        file, console = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        console.setLevel(logging.WARNING)
-        self._handlers = (file, console)
-
-    def __enter__(self) -> None:
-        package = logging.getLogger("segkit")
-        self._level = package.level
-        package.setLevel(logging.INFO)
-        for handler in self._handlers:
-            package.addHandler(handler)
-
-    def __exit__(self, *_: object) -> None:
-        package = logging.getLogger("segkit")
-        package.setLevel(self._level)
-        for handler in self._handlers:
-            package.removeHandler(handler)
-            handler.close()
+    return tick
