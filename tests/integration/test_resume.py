@@ -1,5 +1,6 @@
 """Interrupted after any step and started again by the same command: the run that was never interrupted, to the bit."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_resume_never_and_must(run_config, tmp_path: Path):
     run(run_config("present", "trainer.max_epochs=1"))
     with pytest.raises(UsageError, match="already"):
         run(run_config("present", "resume=never"))
+
+
+def test_killed_between_the_last_checkpoint_and_its_pointers(run_config, tmp_path: Path):
+    """The same command brings `last.json`, `best.json` and the index up to date, though nothing is left to train."""
+    path = run(run_config("pointers")).directory.path
+    pointers = {name: (path / "checkpoints" / name).read_bytes() for name in ("last.json", "best.json", "index.json")}
+    status = json.loads((path / "STATUS.json").read_text())
+    del status["ended"]  # as the kill left it
+    (path / "STATUS.json").write_text(json.dumps({**status, "state": "running"}))
+    for name in pointers:
+        (path / "checkpoints" / name).write_text("{}")
+    run(run_config("pointers"))
+    assert {name: (path / "checkpoints" / name).read_bytes() for name in pointers} == pointers

@@ -1,19 +1,18 @@
 """Mapping a function over cases in several processes, in order, with the caller told of progress."""
 
-import ctypes
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
 from typing import TypeVar
 
+from segkit.runs.lifeline import killed_with_parent
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PR_SET_PDEATHSIG = 1
 _PRELOADED = ["segkit.data.store", "segkit.data.deliveries"]
 
 
@@ -39,7 +38,7 @@ def die_with_parent() -> None:
     """
     if sys.platform != "linux" or multiprocessing.parent_process() is None:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    killed_with_parent()
     held = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
     if held is not None:
         os.close(held)

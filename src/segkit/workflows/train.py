@@ -28,7 +28,7 @@ from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import write_json
 from segkit.runs.horizon import horizon
-from segkit.runs.index import load_index
+from segkit.runs.index import load_index, refresh
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.runs.locate import default_name, run_folder
 from segkit.runs.log import logged_to
@@ -176,8 +176,13 @@ class _Life:
         try:
             directory.save_environment()
             directory.save_status("running", run=directory.name, max_epochs=max_epochs)
-            # A life that died after its last epoch has left its tables, pictures and copy undone: they are made now.
-            reason = "" if trained and not self._unscored(life, plan) else self._fit(life, parts, uploader)
+            if trained and not self._unscored(life, plan):
+                # A life that died after its last epoch has left its pointers, tables, pictures and copy undone.
+                kept = config["checkpoint"]
+                refresh(directory.checkpoints, top_k=kept["top_k"], keep=kept["keep"])
+                reason = ""
+            else:
+                reason = self._fit(life, parts, uploader)
             selected = draw(directory, config, life.tuning)
             score_tuning(selected, prepared.tuning)
             return self._end(selected, reason or f"all {max_epochs} epochs are done", max_epochs, uploader=uploader)
