@@ -4,6 +4,7 @@ python -m segkit.train data.root=/my/dataset          exits with a code, message
 segkit.train(["data.root=/my/dataset"])                returns the run, raises exceptions
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -28,5 +29,8 @@ class Door(ModuleType):
 def open_door(name: str, verb: str) -> None:
     """Make the module `name` callable; where it is being run, run the verb and leave with its exit code."""
     if name == "__main__":
-        sys.exit(main(verb, sys.argv[1:]))
+        code = main(verb, sys.argv[1:])
+        # All is said and done; Python's own handler would now print a traceback from within its clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.exit(code)
     sys.modules[name].__class__ = Door

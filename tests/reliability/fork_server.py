@@ -94,7 +94,9 @@ def _run(
         descriptor = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    return int(function(*arguments) or 0)
+    code = int(function(*arguments) or 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as the door does
+    return code
 
 
 def _reap(answers: int) -> None:

@@ -94,7 +94,7 @@ def test_killed_with_loader_processes(lives, uninterrupted, size):
     expected, seconds = uninterrupted
     rng = np.random.default_rng(2)
     deaths: Counter[str] = Counter()
-    for number in range(size(1, 11)):
+    for number in range(size(1, 12)):
         plan = size(["step", "checkpoint"], ["anywhere", "step", "checkpoint"])
         workers = f"data.workers={size(1, 2)}"
         run, died = lives(f"workers-{number}", plan, workers, seconds=seconds + 2, rng=rng)

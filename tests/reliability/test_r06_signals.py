@@ -83,7 +83,7 @@ def test_a_signal_within_a_long_validation(started, finished, tmp_path, size):
     for number in range(size(1, 6)):
         name = f"validating-{number}"
         child, marker = started(name, "validation", *SETTINGS, *SLOW_VALIDATION)
-        time.sleep(0.1 * number)
+        time.sleep(0.03 * number)
         assert phase_of(marker) == "validation"
         asked = time.time()
         child.kill(SIGNALS[number % 3])
@@ -122,7 +122,9 @@ def test_a_signal_before_and_after_the_training(forks, finished, train_argv, tmp
         time.sleep(0.01 * number)
         child.kill(SIGNALS[number % 3])
         code = child.wait(20)
-        assert code in (75, 0), child.stderr  # the last instants of a run cannot be stopped any more
+        # The last instants of a run cannot be stopped any more, only Python's own end.
+        status = tmp_path / "runs" / name / "STATUS.json"
+        assert code in (75, 0) or read_json(status).get("ended"), (code, child.stderr)
         assert "Traceback" not in child.stderr
         assert leftovers(tmp_path / "runs" / name, tmp_path / "caches" / name) == []
         assert finished(name, cache) == expected

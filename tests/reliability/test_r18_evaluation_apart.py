@@ -113,7 +113,7 @@ def test_an_evaluation_that_is_killed_at_any_instant_costs_its_score_alone(
     rng, killed = np.random.default_rng(18), 0
     for number in range(size(2, 20)):
         name, caught = f"killed-{number}", []
-        thread = threading.Thread(target=_kill, args=(runs / name, rng.uniform(0, size(1.5, 5.0)), caught))
+        thread = threading.Thread(target=_kill, args=(runs / name, rng.uniform(0, size(1.5, 3.0)), caught))
         caplog.clear()
         thread.start()
         run(run_config(name, APART, "trainer.max_epochs=1"))
@@ -208,7 +208,9 @@ def test_the_end_of_the_training_ends_the_evaluation_and_the_next_life_does_it_a
             time.sleep(rng.uniform(0, size(0.3, 3.0)))
             child.kill(which)
             ended = child.wait(20)
-            assert ended in (code, 0), child.stderr  # 0: the evaluation was through before the signal came
+            # 0: the evaluation was through before the signal came, which may then still meet Python's own end
+            status = runs / name / "STATUS.json"
+            assert ended in (code, 0) or read_json(status).get("ended"), (ended, child.stderr)
             interrupted += ended == code
             assert until(lambda n=name: not evaluators(runs / n), within=5)
             assert checkpoint_steps(runs / name / "checkpoints") == [3, 6]
