@@ -106,3 +106,4 @@ def test_two_nodes_of_torchrun_on_one_machine(run_config, tmp_path):
     codes = [node.wait(timeout=240) for node in nodes]
     assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     assert_close(alone, Path(config["paths"]["runs"]) / "nodes")
+    assert not (Path(config["paths"]["runs"]) / "nodes/ranks").exists()

@@ -63,11 +63,9 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
 
 def _curves(run: RunDirectory) -> str:
     """The curves as they were drawn last, or drawn now where the journal is newer."""
-    try:
-        if run.curves.stat().st_mtime_ns >= run.metrics.stat().st_mtime_ns:
-            return picture(run.curves.read_bytes())
-    except OSError:
-        pass  # one of the two is not there
+    drawn, journal = run.curves, run.metrics
+    if drawn.is_file() and journal.is_file() and drawn.stat().st_mtime_ns >= journal.stat().st_mtime_ns:
+        return picture(drawn.read_bytes())
     series = read_series(run.metrics)
     return picture(curves_png(series)) if series else ""
 

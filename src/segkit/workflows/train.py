@@ -26,7 +26,7 @@ from segkit.reporting.banner import end_block, start_banner
 from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
-from segkit.runs.files import write_json
+from segkit.runs.files import remove_tree, write_json
 from segkit.runs.horizon import horizon
 from segkit.runs.index import load_index, refresh
 from segkit.runs.leftovers import sweep_abandoned
@@ -236,10 +236,13 @@ class _Life:
         if parts is None:
             life.write(self.directory)
             return train_on_ranks(self.directory, size=self.ranks, tick=_now_and_then(uploader))
-        if joined_rank() is not None:
-            life.write(self.directory)
-            announce(self.directory.path)
-        return fit(parts, checkpoint=life.checkpoint)
+        if joined_rank() is None:
+            return fit(parts, checkpoint=life.checkpoint)
+        life.write(self.directory)
+        announce(self.directory.path)
+        reason = fit(parts, checkpoint=life.checkpoint)
+        remove_tree(self.directory.ranks)  # every rank has trained to the end: none reads it any more
+        return reason
 
     def _interrupted(self, state: Any, reason: str, uploader: Uploader | None) -> None:  # noqa: ANN401
         """Write down what ended the run, before that goes on its way."""
