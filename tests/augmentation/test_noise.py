@@ -2,13 +2,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from segkit.augmentation.noise import Noise, NoiseDraw, add_noise
+from segkit.augmentation.noise import Noise, NoiseDraw
 
 
 def test_adds_sigma_times_the_field():
-    images, field = torch.randn(2, 3, 5, 6), torch.randn(2, 3, 5, 6)
-    sigma = torch.rand(2, 3)
-    torch.testing.assert_close(add_noise(images, None, sigma, field), images + sigma[..., None, None] * field)
+    images = torch.randn(1, 1, 5, 6, 7)
+    field = Noise().apply(torch.zeros_like(images), None, [NoiseDraw(1.0, 3)])
+    for sigma in (0.0, 0.02, 0.5):
+        torch.testing.assert_close(Noise().apply(images, None, [NoiseDraw(sigma, 3)]), images + sigma * field)
 
 
 def test_field_is_gaussian_of_the_drawn_strength():

@@ -1,5 +1,5 @@
 import importlib
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import yaml
-from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from segkit.augmentation import spatial
 from segkit.augmentation.brightness import Brightness
 from segkit.augmentation.noise import Noise
 from segkit.augmentation.recipe import Recipe, SampleParameters
@@ -19,9 +19,6 @@ from segkit.ops.keyed_random import generator
 from segkit.types import Batch, Target
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "augmentation"
-DRAWS = 10_000
-FAMILY_WISE = 0.001
-"""Level of each of the two families of tests below (frequencies, distributions), by Bonferroni; seeds are fixed."""
 
 
 def build(node: Any, **changes: Any) -> Any:
@@ -65,88 +62,6 @@ def make_batch(size: tuple[int, ...], count: int = 4, channels: int = 1, first: 
         case_id=tuple(f"case{n}" for n in range(first, first + count)),
         n=tuple(range(first, first + count)),
     )
-
-
-@pytest.fixture(scope="module")
-def drawn() -> list[SampleParameters]:
-    """10,000 samples of nnU-Net's recipe: two channels, an isotropic patch, all axes mirrored."""
-    nnunet = recipe("nnunet")
-    return [nnunet.draw(generator(20, n, 1), (40, 56, 40), channels=2, flip_axes=(0, 1, 2)) for n in range(DRAWS)]
-
-
-def channels_of(name: str) -> Callable[[SampleParameters], list[Any]]:
-    return lambda sample: [one for one in sample.intensity.get(name, ()) if one is not None]
-
-
-def test_frequencies_are_nnunets(drawn: list[SampleParameters]):
-    events: dict[str, tuple[float, Callable[[SampleParameters], bool]]] = {
-        "rotation": (0.2, lambda s: s.spatial.angles is not None),
-        "scale": (0.2, lambda s: s.spatial.scale is not None),
-        "rotation and scale": (0.04, lambda s: s.spatial.angles is not None and s.spatial.scale is not None),
-        "neither": (0.64, lambda s: not s.spatial.resampled),
-        "mirror 0": (0.5, lambda s: s.spatial.flips[0]),
-        "mirror 1": (0.5, lambda s: s.spatial.flips[1]),
-        "mirror 2": (0.5, lambda s: s.spatial.flips[2]),
-        "mirror all": (0.125, lambda s: all(s.spatial.flips)),
-        "noise": (0.1, lambda s: "noise" in s.intensity),
-        "blur": (0.2 * 0.75, lambda s: "blur" in s.intensity),  # at least one of two channels
-        "blur channel 0": (0.1, lambda s: "blur" in s.intensity and s.intensity["blur"][0] is not None),
-        "blur both": (0.05, lambda s: len(channels_of("blur")(s)) == 2),
-        "brightness": (0.15, lambda s: "brightness" in s.intensity),
-        "contrast": (0.15, lambda s: "contrast" in s.intensity),
-        "low resolution": (0.25 * 0.75, lambda s: "low_resolution" in s.intensity),
-        "low resolution both": (0.0625, lambda s: len(channels_of("low_resolution")(s)) == 2),
-        "gamma inverted": (0.1, lambda s: "gamma_inverted" in s.intensity),
-        "gamma": (0.3, lambda s: "gamma" in s.intensity),
-        "both gammas": (0.03, lambda s: "gamma" in s.intensity and "gamma_inverted" in s.intensity),
-        "brightness below 1": (0.075, lambda s: "brightness" in s.intensity and s.intensity["brightness"][0] < 1),
-        "gamma below 1": (0.15, lambda s: "gamma" in s.intensity and s.intensity["gamma"][0] < 1),
-    }
-    for name, (probability, happens) in events.items():
-        count = sum(happens(sample) for sample in drawn)
-        pvalue = stats.binomtest(count, DRAWS, probability).pvalue
-        assert pvalue > FAMILY_WISE / len(events), f"{name}: {count} of {DRAWS}, expected {probability}"
-
-
-def test_distributions_are_nnunets(drawn: list[SampleParameters]):
-    def halves(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
-        below, above = stats.uniform(low, 1 - low), stats.uniform(1, high - 1)
-        return lambda x: (below.cdf(x) + above.cdf(x)) / 2
-
-    def uniform(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
-        return stats.uniform(low, high - low).cdf
-
-    rotated = [s.spatial.angles for s in drawn if s.spatial.angles is not None]
-    parameters: dict[str, tuple[list[float], Callable[[np.ndarray], np.ndarray]]] = {
-        **{f"angle {axis}": ([angles[axis] for angles in rotated], uniform(-30, 30)) for axis in range(3)},
-        "scale": ([s.spatial.scale for s in drawn if s.spatial.scale is not None], uniform(0.7, 1.4)),
-        "noise sigma": ([channels_of("noise")(s)[0].sigma for s in drawn if "noise" in s.intensity], uniform(0, 0.1)),
-        "blur sigma": ([sigma for s in drawn for one in channels_of("blur")(s) for sigma in one], uniform(0.5, 1)),
-        "brightness": ([one for s in drawn for one in channels_of("brightness")(s)], halves(0.75, 1.25)),
-        "contrast": ([one for s in drawn for one in channels_of("contrast")(s)], halves(0.75, 1.25)),
-        "zoom": ([one[0] for s in drawn for one in channels_of("low_resolution")(s)], uniform(0.5, 1)),
-        "gamma": ([one for s in drawn for one in channels_of("gamma")(s)], halves(0.7, 1.5)),
-        "gamma inverted": ([one for s in drawn for one in channels_of("gamma_inverted")(s)], halves(0.7, 1.5)),
-    }
-    for name, (values, distribution) in parameters.items():
-        assert len(values) > 500
-        assert stats.kstest(values, distribution).pvalue > FAMILY_WISE / len(parameters), name
-
-
-def test_zoom_is_the_same_along_all_axes_and_blur_is_not(drawn: list[SampleParameters]):
-    assert all(len(set(one)) == 1 for s in drawn for one in channels_of("low_resolution")(s))
-    assert all(len(set(one)) == 3 for s in drawn for one in channels_of("blur")(s))
-
-
-@pytest.mark.parametrize(
-    ("patch", "count", "limit"), [((64, 64), 1, 180), ((64, 128), 1, 15), ((12, 64, 64), 1, 180), ((9, 9, 9), 3, 30)]
-)
-def test_angles_follow_the_shape_of_the_patch(patch: tuple[int, ...], count: int, limit: float):
-    nnunet = recipe("nnunet")
-    angles = [nnunet.draw(generator(0, n, 1), patch).spatial.angles for n in range(2000)]
-    turned = np.array([one for one in angles if one is not None])
-    assert turned.shape[1] == count
-    assert 0.9 * limit < np.abs(turned).max() <= limit
 
 
 @pytest.mark.parametrize("size", [(9, 10, 11), (12, 13)])
@@ -202,18 +117,24 @@ def test_outside_valid_is_unchanged_after_a_thousand_recipes():
     assert changed > 950
 
 
-def test_a_sample_does_not_depend_on_its_batch():
+@pytest.mark.parametrize("patch", [(10, 11, 12), (4, 14, 13), (15, 16)], ids=str)
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_sample_does_not_depend_on_its_batch(patch: tuple[int, ...], masked: bool):
+    """To the bit. Without a mask, some batches get one (a patch left its source) and some do not."""
     nnunet = recipe("nnunet", probability=0.7, rotation_probability=0.5, scale_probability=0.5)
-    patch = (10, 11, 12)
-    source = nnunet.source_size(patch)
-    together = nnunet(make_batch(source, 8, channels=2), patch_size=patch, seed=9, flip_axes=(0, 1, 2))
-    for first, count in ((0, 3), (3, 1), (4, 4)):
-        part = make_batch(source, count, channels=2, first=first)
-        alone = nnunet(part, patch_size=patch, seed=9, flip_axes=(0, 1, 2))
+    source, axes = nnunet.source_size(patch), tuple(range(len(patch)))
+    together = nnunet(make_batch(source, 8, 2, masked=masked), patch_size=patch, seed=9, flip_axes=axes)
+    for first, count in ((0, 3), (3, 1), (4, 4), (0, 1), (7, 1)):
+        part = make_batch(source, count, channels=2, first=first, masked=masked)
+        alone = nnunet(part, patch_size=patch, seed=9, flip_axes=axes)
         chosen = slice(first, first + count)
         assert torch.equal(alone.image, together.image[chosen])
         assert torch.equal(alone.target.label, together.target.label[chosen])
-        assert torch.equal(alone.valid, together.valid[chosen])
+        if alone.valid is not None and together.valid is not None:
+            assert torch.equal(alone.valid, together.valid[chosen])
+        else:
+            assert not masked
+            assert together.valid is None or together.valid[chosen].all()
 
 
 def test_the_seed_and_n_both_matter_and_nothing_else_does():
@@ -262,16 +183,123 @@ def test_only_allowed_axes_are_mirrored():
     assert sum(torch.equal(a, b) for a, b in zip(batch.image, result.image, strict=True)) < 32
 
 
-def test_one_resampling_for_what_was_drawn_and_none_for_the_rest(monkeypatch: pytest.MonkeyPatch):
-    sampled = []
-    real = F.grid_sample
-    monkeypatch.setattr(F, "grid_sample", lambda image, *a, **k: sampled.append(len(image)) or real(image, *a, **k))
+@pytest.mark.parametrize("together", [False, True])
+def test_one_resampling_for_what_was_drawn_and_none_for_the_rest(monkeypatch: pytest.MonkeyPatch, together: bool):
+    """Rotation, scale and mirroring in one; samples with neither rotation nor scale are copied."""
+    counts: list[int] = []
+    for name in ("resample", "rescale"):
+        real = getattr(spatial, name)
+
+        def counted(parts, *arguments, real=real, **keywords):
+            counts.append(len(parts["image"]))
+            return real(parts, *arguments, **keywords)
+
+        monkeypatch.setattr(spatial, name, counted)
     nnunet, patch = recipe("nnunet"), (8, 9, 10)
     batch = make_batch(nnunet.source_size(patch), 32)
-    nnunet(batch, patch_size=patch, seed=0, flip_axes=(0, 1, 2))
-    expected = [nnunet.draw(generator(0, n, 1), patch, flip_axes=(0, 1, 2)).spatial.resampled for n in batch.n]
-    assert 0 < sum(expected) < 32
-    assert sum(sampled) == sum(expected)
+    drawn = [nnunet.draw(generator(0, n, 1), patch, flip_axes=(0, 1, 2)) for n in batch.n]
+    nnunet.apply(batch, drawn, patch, together=together)
+    expected = sum(one.spatial.resampled for one in drawn)
+    assert 0 < expected < 32
+    assert sum(counts) == expected
+    assert len(counts) == (1 if together else expected)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the tensor operations that run inside, by name, and the elements of those that write new tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+        self.written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.names[func._schema.name] += 1
+        if func._schema.name in ("aten::copy_", "aten::clone", "aten::cat", "aten::stack", "aten::_to_copy"):
+            self.written += result.numel()
+        return result
+
+
+WAITS = {
+    f"aten::{name}"
+    for name in (
+        "_local_scalar_dense",
+        "item",
+        "nonzero",
+        "masked_select",
+        "unique2",
+        "_unique2",
+        "equal",
+        "is_nonzero",
+    )
+}
+"""Operations whose result the host has to wait for, or whose shape depends on values."""
+
+
+@pytest.mark.parametrize("patch", [(10, 12, 11), (16, 15), (4, 15, 14)], ids=str)
+@pytest.mark.parametrize("masked", [True, False])
+def test_nothing_on_the_way_of_an_accelerator_waits_for_the_device(patch: tuple[int, ...], masked: bool):
+    """Every transform drawn, all samples together: the path of a GPU, here on CPU tensors."""
+    full = recipe("nnunet", **ALWAYS)
+    batch = make_batch(full.source_size(patch), 3, channels=2, masked=masked)
+    drawn = [full.draw(generator(0, n, 1), patch, channels=2, flip_axes=tuple(range(len(patch)))) for n in batch.n]
+    with Operations() as operations:
+        full.apply(batch, drawn, patch, together=True)
+    assert operations.names.total() > 50
+    assert not WAITS & set(operations.names)
+    indices = {"aten::index", "aten::index_put_", "aten::index_put"}  # with a mask these look for what is True
+    assert not indices & set(operations.names)
+
+
+def test_the_counter_sees_what_waits():
+    with Operations() as operations:
+        values = torch.randn(5)
+        bool(values.max() > 0), values[values > 0]
+    assert {"aten::_local_scalar_dense", "aten::index"} <= set(operations.names)
+
+
+@pytest.mark.parametrize("patch", [(10, 12, 11), (16, 15), (4, 15, 14)], ids=str)
+@pytest.mark.parametrize("masked", [True, False])
+def test_all_samples_together_give_what_one_by_one_gives(patch: tuple[int, ...], masked: bool):
+    nnunet = recipe("nnunet", probability=0.6, rotation_probability=0.5, scale_probability=0.5)
+    batch = make_batch(nnunet.source_size(patch), 8, channels=2, masked=masked)
+    axes = tuple(range(len(patch)))
+    drawn = [nnunet.draw(generator(2, n, 1), patch, channels=2, flip_axes=axes) for n in batch.n]
+    one, all_ = (nnunet.apply(batch, drawn, patch, together=together) for together in (False, True))
+    assert (one.target.label == all_.target.label).float().mean() > 0.999
+    assert (one.valid is None) == (all_.valid is None)
+    assert ((one.image - all_.image).abs() < 1e-3).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_was_not_drawn_costs_nothing(monkeypatch: pytest.MonkeyPatch, together: bool, masked: bool):
+    """Nothing drawn: no transform runs, and each field is copied once, out of the loader's larger patch."""
+    nnunet, patch = recipe("nnunet"), (8, 9, 10)
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing was drawn")
+
+    for transform in nnunet.intensity.values():
+        monkeypatch.setattr(type(transform), "apply", never)
+    for name in ("resample", "rescale"):
+        monkeypatch.setattr(spatial, name, never)
+    batch = make_batch(nnunet.source_size(patch), 3, channels=2, masked=masked)
+    nothing = SampleParameters(spatial=spatial.SpatialDraw(flips=(False,) * 3), intensity={})
+    with Operations() as operations:
+        result = nnunet.apply(batch, [nothing] * 3, patch, together=together)
+    fields = [result.image, result.target.label, *([result.valid] if result.valid is not None else [])]
+    assert operations.written == sum(field.numel() for field in fields)
+    reads = {
+        "aten::amin",
+        "aten::_local_scalar_dense",
+        "aten::view",
+        "aten::alias",
+        "aten::detach",
+    }  # is the mask full?
+    kept = {"aten::new_empty", "aten::copy_", "aten::slice", "aten::select"}
+    assert set(operations.names) <= kept | (reads if masked and not together else set())
 
 
 def test_what_was_not_drawn_is_not_computed(monkeypatch: pytest.MonkeyPatch):
@@ -355,18 +383,16 @@ def test_parameters_are_the_same_on_a_gpu():
     cpu = full(batch, patch_size=(16, 20, 18), seed=0, flip_axes=(0, 1, 2))
     gpu = full(batch.to("cuda"), patch_size=(16, 20, 18), seed=0, flip_axes=(0, 1, 2)).to("cpu")
     assert (cpu.target.label == gpu.target.label).float().mean() > 0.999
-    both = (cpu.valid & gpu.valid).expand_as(cpu.image)
-    assert ((cpu.image - gpu.image)[both].abs() < 1e-2).float().mean() > 0.99
+    assert ((cpu.image - gpu.image)[(cpu.valid & gpu.valid).expand_as(cpu.image)].abs() < 1e-2).float().mean() > 0.99
 
 
 @pytest.mark.parametrize(("broken", "at"), [("noise", "draw"), ("brightness", "apply"), ("spatial", "draw")])
-def test_an_error_names_the_transform_and_the_cases(monkeypatch: pytest.MonkeyPatch, broken: str, at: str):
-    """And stays of its kind: out of memory must be told from a bug."""
+def test_an_error_names_the_transform_and_the_cases_and_stays_of_its_kind(monkeypatch, broken: str, at: str):
     failing = recipe("nnunet", **ALWAYS)
     transform = failing.spatial if broken == "spatial" else failing.intensity[broken]
 
     def fails(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("no room")
+        raise torch.OutOfMemoryError("no room")  # out of memory must be told from a bug
 
     monkeypatch.setattr(type(transform), at, fails)
     with pytest.raises(torch.OutOfMemoryError) as caught:

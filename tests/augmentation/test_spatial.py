@@ -60,14 +60,13 @@ def test_label_and_image_agree_voxel_for_voxel(source, patch, angles, scale):
     batch = coordinate_batch(source)
     for flips in itertools.product((False, True), repeat=len(patch)):
         placed = place(batch, [SpatialDraw(flips=flips, angles=angles, scale=scale)], patch)
-        assert placed.valid is not None
-        assert placed.valid.float().mean() > 0.3
+        inside = torch.ones_like(placed.target.label, dtype=torch.bool) if placed.valid is None else placed.valid
+        assert inside.float().mean() > 0.3
         # The nearest voxel is at most half a voxel away along each axis, everywhere.
         assert distance_of_label(placed, source, placed.target.label).max() <= 0.5 + 1e-3
         for axis in range(len(patch)):  # a label that is one voxel off is caught
             shifted = placed.target.label.roll(1, axis + 2)
             assert distance_of_label(placed, source, shifted).median() > 0.5
-        inside = placed.valid
         assert torch.equal(placed.target.instances[inside], placed.target.label[inside] + 1)
         assert torch.equal(placed.target.cells[inside], placed.target.label[inside] + 2)
         assert torch.equal(placed.target.weight[inside], placed.target.label[inside].float())
@@ -97,8 +96,7 @@ def test_quarter_turns_equal_rot90_in_3d(axis: int, turns: int):
         assert torch.equal(placed.target.label, centre_crop(label.rot90(-turns, plane), patch))
         expected = centre_crop(image.rot90(-turns, plane), patch)
         torch.testing.assert_close(placed.image, expected, atol=1e-4, rtol=0)
-        assert placed.valid is not None
-        assert placed.valid.all()
+        assert placed.valid is None
 
 
 @pytest.mark.parametrize("turns", [1, 2, -1])
@@ -198,9 +196,39 @@ def test_valid_moves_with_the_label():
     assert (placed.image[~placed.valid.expand_as(placed.image)] == 0).all()
 
 
-def test_no_mask_is_made_where_none_is_needed():
-    placed = place(coordinate_batch((12, 12)), [SpatialDraw(flips=(True, False))], (10, 10))
-    assert placed.valid is None
+@pytest.mark.parametrize("together", [False, True])
+def test_no_mask_is_made_where_none_is_needed(together: bool):
+    still, turned = SpatialDraw(flips=(True, False)), SpatialDraw(flips=(False, False), angles=(20.0,))
+    wide = SpatialDraw(flips=(False, False), scale=1.4)
+    batch = coordinate_batch((16, 16), count=3)
+    assert place(batch, [still, turned, turned], (10, 10), together=together).valid is None
+    placed = place(batch, [still, wide, turned], (14, 14), together=together)
+    assert placed.valid is not None
+    assert placed.valid[0].all()
+    assert not placed.valid[1].all()
+
+
+@pytest.mark.parametrize(
+    ("source", "patch", "angles"), [*CASES, ((16, 17, 15), (14, 15, 15), None), ((6, 30, 31), (6, 28, 25), None)]
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_all_at_once_equals_one_by_one(source, patch, angles, masked: bool):
+    """The way of accelerators against the way of the CPU: labels to the voxel, images to rounding."""
+    batch = coordinate_batch(source, count=4)
+    if masked:
+        batch = Batch(batch.image, batch.target, batch.target.label % 3 > 0, batch.case_id, batch.n)
+    flips = list(itertools.product((False, True), repeat=len(patch)))
+    draws = [
+        SpatialDraw(flips=flips[1]),
+        SpatialDraw(flips=flips[-1], angles=angles, scale=1.37),
+        SpatialDraw(flips=flips[2], scale=0.83),
+        SpatialDraw(flips=flips[0], angles=angles),
+    ]
+    one, all_ = (place(batch, draws, patch, together=together) for together in (False, True))
+    torch.testing.assert_close(one.image, all_.image, atol=5e-4, rtol=0)
+    assert (one.target.label == all_.target.label).float().mean() > 0.999
+    assert (one.valid is None) == (all_.valid is None)
+    assert one.valid is None or (one.valid == all_.valid).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])

@@ -1,61 +1,43 @@
-"""Gaussian blur, one matrix product an axis."""
+"""Gaussian blur, axis by axis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from segkit.augmentation.intensity import keep_outside
+from segkit.augmentation.intensity import apply_one_by_one, keep_outside
 from segkit.augmentation.parameters import check_probability, check_range, draw_channels, uniform
-from segkit.ops.separable import apply_along_axes
+from segkit.ops.separable import convolve_along_axis
 from segkit.types import Size
 
-TRUNCATE = 4.0
-"""The kernel ends at this many standard deviations."""
 
+def blur_weights(sigma: float) -> list[float]:
+    """w_0 to w_r of a Gaussian of `sigma` voxels, proportional to exp(-k^2 / 2 sigma^2); w_0 + 2 (w_1 + ... + w_r) = 1.
 
-def blur_matrix(length: int, sigma: float) -> Float[np.ndarray, "n n"]:
-    """The matrix of a Gaussian of `sigma` voxels along a line, mirrored at the centres of the end voxels.
-
-    w_k proportional to exp(-k^2 / 2 sigma^2), |k| <= 4 sigma; rows sum to 1.
+    It ends where nnU-Net's ends: at the odd number of voxels nearest to 6 sigma + 1/2, so r = floor(3 sigma + 1/4).
     """
-    radius = max(1, int(TRUNCATE * sigma + 0.5))
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    weights /= weights.sum()
-    matrix = np.zeros((length, length))
-    np.add.at(matrix, _mirrored_band(length, radius), weights[None])
-    return matrix.astype(np.float32)
-
-
-@lru_cache(maxsize=256)
-def _mirrored_band(length: int, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, column) of the tap k of each voxel; columns beyond the ends are reflected back."""
-    rows = np.arange(length)[:, None]
-    period = max(1, 2 * (length - 1))
-    columns = np.abs(rows + np.arange(-radius, radius + 1)[None]) % period
-    return rows, np.minimum(columns, period - columns)
+    weights = np.exp(-0.5 * (np.arange(max(1, int(3 * sigma + 0.25)) + 1) / sigma) ** 2)
+    return [float(weight) for weight in weights / (2 * weights.sum() - weights[0])]
 
 
 def blur(
-    images: Float[Tensor, "B C *S"],
-    valid: Bool[Tensor, "B 1 *S"] | None,
-    matrices: Sequence[Float[Tensor, "N _ _"]],
+    images: Float[Tensor, "B C *S"], valid: Bool[Tensor, "B 1 *S"] | None, sigma: Sequence[float]
 ) -> Float[Tensor, "B C *S"]:
-    """Multiply along each axis by its blur matrix, inside `valid`.
+    """Blur by a Gaussian of `sigma` voxels along each axis, inside `valid`; mirrored at the ends.
 
     Args:
         images: (B, C, *S).
         valid: (B, 1, *S) or None.
-        matrices: One (B C, n, n) an axis, from `blur_matrix`.
+        sigma: One standard deviation an axis.
 
     Returns:
         (B, C, *S).
     """
-    changed = apply_along_axes(images.flatten(0, 1), matrices).reshape(images.shape)
+    changed = images
+    for axis, width in enumerate(sigma):
+        changed = convolve_along_axis(changed, axis + 2, blur_weights(width))
     return keep_outside(changed, images, valid)
 
 
@@ -92,9 +74,5 @@ class Blur:
     def apply(
         self, images: Float[Tensor, "N 1 *S"], valid: Bool[Tensor, "N 1 *S"] | None, drawn: Sequence[tuple[float, ...]]
     ) -> Float[Tensor, "N 1 *S"]:
-        """Build the matrices of each image and axis, and multiply."""
-        matrices = []
-        for axis, length in enumerate(images.shape[2:]):
-            stacked = np.stack([blur_matrix(length, sigmas[axis]) for sigmas in drawn])
-            matrices.append(torch.from_numpy(stacked).to(images))
-        return blur(images, valid, matrices)
+        """Blur image by image: each has kernels of its own."""
+        return apply_one_by_one(blur, images, valid, drawn)

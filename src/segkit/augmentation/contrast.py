@@ -19,7 +19,10 @@ def scale_contrast(
     """clip(factor (x - mean) + mean, min, max), mean and range taken inside `valid`."""
     centre = mean(images, valid)
     low, high = extrema(images, valid)
-    changed = torch.lerp(centre, images, expand(factor, images)).clamp_(low, high)
+    stretch = expand(factor, images)
+    changed = (images * stretch).add_(centre * (1 - stretch))
+    torch.maximum(changed, low, out=changed)
+    torch.minimum(changed, high, out=changed)
     return keep_outside(changed, images, valid)
 
 

@@ -42,16 +42,16 @@ def gamma(
     """
     low, high = extrema(images, valid)
     extent = (high - low).clamp_(min=_TINY)
+    mean_before, std_before = moments(images, valid)
     # On [0, 1] throughout: an affine map of y changes nothing in the result. Rounding (and what is outside) may fall
     # beyond [0, 1], where the power is NaN.
     unit = (high - images) if invert else (images - low)
     unit = unit.div_(extent).clamp_(0, 1).pow_(expand(exponent, images))
-    mean_before, std_before = moments(images, valid)
     mean_after, std_after = moments(unit, valid)
     gain = std_before / std_after.clamp_(min=_TINY)
     if invert:
         gain = -gain
-    return keep_outside((unit - mean_after).mul_(gain).add_(mean_before), images, valid)
+    return keep_outside(unit.sub_(mean_after).mul_(gain).add_(mean_before), images, valid)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What every intensity transform is: a draw for each channel, and an application that leaves the outside alone."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segkit.types import Size
 
+P = TypeVar("P")
 ChannelDraws: TypeAlias = tuple[Any | None, ...]
 """One entry a channel: the parameters drawn for it, None where the channel stays as it is."""
 
@@ -60,8 +61,21 @@ def keep_outside(
 
 
 def column(values: Sequence[float], like: Tensor) -> Float[Tensor, "N 1"]:
-    """One number an image, on the images' device."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
+    """One number an image, on the images' device, without waiting for it."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)[:, None]
+
+
+def apply_one_by_one(
+    change: Callable[[Float[Tensor, "1 1 *S"], Bool[Tensor, "1 1 *S"] | None, P], Float[Tensor, "1 1 *S"]],
+    images: Float[Tensor, "N 1 *S"],
+    valid: Bool[Tensor, "N 1 *S"] | None,
+    drawn: Sequence[P],
+) -> Float[Tensor, "N 1 *S"]:
+    """Change each image with its own parameters, for operations whose shape depends on them."""
+    changed = [
+        change(images[k : k + 1], None if valid is None else valid[k : k + 1], one) for k, one in enumerate(drawn)
+    ]
+    return changed[0] if len(changed) == 1 else torch.cat(changed)
 
 
 def expand(factor: Float[Tensor, "B C"], images: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *one"]:

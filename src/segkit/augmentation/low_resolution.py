@@ -1,53 +1,42 @@
-"""Simulated low resolution: nearest neighbour down, linear up, as one matrix an axis."""
+"""Simulated low resolution: nearest neighbour down, linear up, axis by axis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from segkit.augmentation.intensity import keep_outside
+from segkit.augmentation.intensity import apply_one_by_one, keep_outside
 from segkit.augmentation.parameters import check_probability, check_range, draw_channels, thin_axis, uniform
 from segkit.ops.resample import linear_corners, nearest_index
-from segkit.ops.separable import apply_along_axes
+from segkit.ops.separable import lerp_along_axis, take_along_axis
 from segkit.types import Size
 
 
-def low_resolution_matrix(length: int, zoom: float) -> Float[np.ndarray, "n n"] | None:
-    """Down to round(zoom length) voxels by the nearest centre, and up again linearly; None where nothing is lost.
-
-    Both steps are linear in the image and act along each axis by itself, so together they are one matrix with at most
-    two entries a row.
-    """
-    small = max(1, round(zoom * length))
-    if small == length:
-        return None
-    kept = nearest_index(length, small)
-    matrix = np.zeros((length, length), dtype=np.float32)
-    rows = np.arange(length)
-    for corner, weight in linear_corners(small, length):
-        np.add.at(matrix, (rows, kept[corner]), weight)
-    return matrix
-
-
 def lower_resolution(
-    images: Float[Tensor, "B C *S"],
-    valid: Bool[Tensor, "B 1 *S"] | None,
-    matrices: Sequence[Float[Tensor, "N _ _"] | None],
+    images: Float[Tensor, "B C *S"], valid: Bool[Tensor, "B 1 *S"] | None, zoom: Sequence[float]
 ) -> Float[Tensor, "B C *S"]:
-    """Multiply along each axis by its matrix, inside `valid`.
+    """Down to round(zoom length) voxels by the nearest centre, and up again linearly, inside `valid`.
 
     Args:
         images: (B, C, *S).
         valid: (B, 1, *S) or None.
-        matrices: One (B C, n, n) an axis, from `low_resolution_matrix`; None for an axis that keeps its resolution.
+        zoom: One an axis; an axis whose length does not change keeps its values.
 
     Returns:
-        (B, C, *S).
+        (B, C, *S); a copy.
     """
-    changed = apply_along_axes(images.flatten(0, 1), matrices).reshape(images.shape)
+    size = images.shape[2:]
+    small = [max(1, round(factor * length)) for factor, length in zip(zoom, size, strict=True)]
+    axes = [axis for axis, (few, many) in enumerate(zip(small, size, strict=True)) if few < many]
+    changed = images if axes else images.clone()
+    for axis in axes:
+        changed = take_along_axis(changed, axis + 2, nearest_index(size[axis], small[axis]))
+    # The last axis, whose voxels are picked one by one and not in rows, while the others are still small.
+    for axis in reversed(axes):
+        (below, _), (above, fraction) = linear_corners(small[axis], size[axis])
+        changed = lerp_along_axis(changed, axis + 2, below, above, fraction)
     return keep_outside(changed, images, valid)
 
 
@@ -89,13 +78,5 @@ class LowResolution:
     def apply(
         self, images: Float[Tensor, "N 1 *S"], valid: Bool[Tensor, "N 1 *S"] | None, drawn: Sequence[tuple[float, ...]]
     ) -> Float[Tensor, "N 1 *S"]:
-        """Build the matrices of each image and axis, and multiply."""
-        matrices: list[Tensor | None] = []
-        for axis, length in enumerate(images.shape[2:]):
-            made = [low_resolution_matrix(length, zooms[axis]) for zooms in drawn]
-            if all(one is None for one in made):
-                matrices.append(None)
-                continue
-            stacked = np.stack([np.eye(length, dtype=np.float32) if one is None else one for one in made])
-            matrices.append(torch.from_numpy(stacked).to(images))
-        return lower_resolution(images, valid, matrices)
+        """Image by image: each has a size of its own in between."""
+        return apply_one_by_one(lower_resolution, images, valid, drawn)

@@ -20,16 +20,6 @@ class NoiseDraw:
     seed: int
 
 
-def add_noise(
-    images: Float[Tensor, "B C *S"],
-    valid: Bool[Tensor, "B 1 *S"] | None,
-    sigma: Float[Tensor, "B C"],
-    field: Float[Tensor, "B C *S"],
-) -> Float[Tensor, "B C *S"]:
-    """Add sigma z inside `valid`, z a field of standard normal numbers."""
-    return keep_outside(images + expand(sigma, images) * field, images, valid)
-
-
 @dataclass(frozen=True)
 class Noise:
     """Gaussian noise of one strength for all channels of a sample, each with a field of its own.
@@ -57,8 +47,9 @@ class Noise:
     def apply(
         self, images: Float[Tensor, "N 1 *S"], valid: Bool[Tensor, "N 1 *S"] | None, drawn: Sequence[NoiseDraw]
     ) -> Float[Tensor, "N 1 *S"]:
-        """Make the fields on the device, each from its own seed, and add them."""
+        """Make a field of standard normal numbers on the device, each from its own seed, and add sigma times it."""
         field = torch.empty_like(images)
         for one, seed in zip(field, (draw.seed for draw in drawn), strict=True):
             one.normal_(generator=torch.Generator(images.device).manual_seed(seed))
-        return add_noise(images, valid, column([draw.sigma for draw in drawn], images), field)
+        sigma = column([draw.sigma for draw in drawn], images)
+        return keep_outside(field.mul_(expand(sigma, images)).add_(images), images, valid)

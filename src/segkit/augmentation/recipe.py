@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,15 +101,36 @@ class Recipe:
     def _augmented(self, batch: Batch, *, patch_size: Size, seed: int, flip_axes: tuple[int, ...]) -> Batch:
         size, channels = tuple(patch_size), batch.image.shape[1]
         drawn = [self.draw(generator(seed, n, _STREAM), size, channels=channels, flip_axes=flip_axes) for n in batch.n]
-        # Under autocast the matrix products of blur and low resolution would round the image to eight bits.
+        return self.apply(batch, drawn, size, together=batch.image.device.type != "cpu")
+
+    def apply(self, batch: Batch, drawn: Sequence[SampleParameters], patch_size: Size, *, together: bool) -> Batch:
+        """Apply what was drawn, without asking the batch's device for anything.
+
+        Args:
+            batch: At `source_size(patch_size)`, on any device.
+            drawn: One for each sample.
+            patch_size: Voxels of the result.
+            together: All samples and channels in one launch, since on an accelerator a launch costs more than the
+                voxels. Otherwise one after the other, as is right for a CPU: a channel stays in the cache, and neither
+                the order of a sum nor whether there is a mask, so no last digit, depends on what else is in the batch.
+
+        Returns:
+            A new batch at `patch_size`.
+        """
+        # Under autocast the image would be rounded to eight bits wherever a transform multiplies matrices.
         with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
             with _noted("transform: spatial"):
-                placed = place(batch, [one.spatial for one in drawn], size)
-            image = placed.image
-            for name, transform in self.intensity.items():
-                with _noted(f"transform: {name}"):
-                    _change_channels(image, placed.valid, transform, [one.intensity.get(name) for one in drawn])
-        return replace(placed, image=image)
+                placed = place(batch, [one.spatial for one in drawn], patch_size, together=together)
+            groups = [range(len(drawn))] if together else [range(b, b + 1) for b in range(len(drawn))]
+            for group in groups:
+                chosen = slice(group[0], group[-1] + 1)
+                image, valid = placed.image[chosen], None if placed.valid is None else placed.valid[chosen]
+                if not together and valid is not None and bool(valid.view(torch.uint8).amin()):
+                    valid = None
+                for name, transform in self.intensity.items():
+                    with _noted(f"transform: {name}"):
+                        _change_channels(image, valid, transform, [drawn[b].intensity.get(name) for b in group])
+        return placed
 
 
 @contextmanager
@@ -128,11 +149,9 @@ def _change_channels(
     transform: IntensityTransform,
     drawn: Sequence[ChannelDraws | None],
 ) -> None:
-    """Apply one transform to the drawn channels of `image`, in place.
+    """Apply one transform to the drawn channels of `image`, in place: one call for those of all samples.
 
-    On an accelerator all of them at once, since there a launch costs more than the voxels. On the CPU one after the
-    other: a channel stays in the cache, and the order of summation, so the last digit, does not depend on what else
-    is in the batch.
+    A single sample's channels are changed one after the other, as views.
     """
     rows: list[tuple[int, int, Any]] = [
         (b, c, one)
@@ -141,13 +160,12 @@ def _change_channels(
         for c, one in enumerate(sample)
         if one is not None
     ]
-    if not rows:
-        return
-    groups = [[row] for row in rows] if image.device.type == "cpu" else [rows]
-    for group in groups:
-        samples, channels = [b for b, _, _ in group], [c for _, c, _ in group]
-        images = torch.stack([image[b, c] for b, c in zip(samples, channels, strict=True)])[:, None]
-        inside = None if valid is None else torch.stack([valid[b] for b in samples])
-        changed = transform.apply(images, inside, [one for _, _, one in group])
-        for (b, c, _), one in zip(group, changed[:, 0], strict=True):
+    if len(drawn) == 1:
+        for _, c, one in rows:
+            image[:, c : c + 1] = transform.apply(image[:, c : c + 1], valid, [one])
+    elif rows:
+        images = torch.stack([image[b, c] for b, c, _ in rows])[:, None]
+        inside = None if valid is None else torch.stack([valid[b] for b, _, _ in rows])
+        changed = transform.apply(images, inside, [one for _, _, one in rows])
+        for (b, c, _), one in zip(rows, changed[:, 0], strict=True):
             image[b, c] = one
