@@ -51,18 +51,20 @@ class Target:
         """The same target on a coarser grid, by nearest neighbour: the only downsampling of targets.
 
         `nearest-exact` takes the voxel whose centre is closest, so that a label does not move by half a
-        voxel; ids are never averaged. Spacing grows with the voxel.
+        voxel; ids are never averaged. Spacing grows with the voxel. Where every axis shrinks by a whole
+        factor the fields are strided views of those here: nothing is copied.
         """
         here = tuple(self.label.shape[2:])
         if tuple(shape) == here:
             return self
-        index = [_nearest_exact_index(old, new, self.label.device) for old, new in zip(here, shape, strict=True)]
+        views, index = _nearest_exact(here, tuple(shape), self.label.device)
 
         def down(field: Tensor | None) -> Tensor | None:
             if field is None:
                 return None
-            for axis, take in enumerate(index):
-                field = field.index_select(axis + 2, take)
+            field = field[(slice(None), slice(None), *views)]
+            for axis, take in index.items():
+                field = field.index_select(axis - len(here), take)
             return field
 
         spacing = self.spacing
@@ -243,9 +245,21 @@ class PreparedCase:
     content_hash: str
 
 
-def _nearest_exact_index(old: int, new: int, device: torch.device) -> Int[Tensor, "new"]:
-    """Source index of each of `new` voxels: floor((i + 0.5) * old / new)."""
-    return ((torch.arange(new, device=device, dtype=torch.float64) + 0.5) * (old / new)).long().clamp_(max=old - 1)
+def _nearest_exact(here: Size, there: Size, device: torch.device) -> tuple[tuple[slice, ...], dict[int, Tensor]]:
+    """Voxel floor((i + 0.5) * old / new) of each axis: as a stride where the ratio is whole, else as an index.
+
+    Returns:
+        A slice for every axis, then the indices of those axes that still need one.
+    """
+    views: list[slice] = []
+    index: dict[int, Tensor] = {}
+    for axis, (old, new) in enumerate(zip(here, there, strict=True)):
+        factor, rest = divmod(old, new)
+        views.append(slice(None) if rest else slice(factor // 2, None, factor))
+        if rest:
+            centre = torch.arange(new, device=device, dtype=torch.float64) + 0.5
+            index[axis] = (centre * (old / new)).long().clamp_(max=old - 1)
+    return tuple(views), index
 
 
 def _moved(record: "Target | Batch", device: torch.device | str, non_blocking: bool) -> dict[str, Any]:

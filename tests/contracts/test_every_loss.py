@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from segkit.configuration.instantiate import instantiate, locate
 from segkit.losses.deep_supervision import OPTIONAL_FIELDS, DeepSupervision
@@ -191,6 +192,34 @@ def test_under_deep_supervision(loss):
     assert value.shape == ()
     value.backward()
     assert all(level.grad.count_nonzero() > 0 for level in levels)
+
+
+class Waits(TorchDispatchMode):
+    """Records the operations for which the host would wait for an accelerator."""
+
+    names = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__.startswith(self.names):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_for_nothing(loss):
+    label = random_label((8, 12))
+    label[0, 0, 0] = -1
+    target = make_target(label, loss)
+    levels = [random_logits((8 // s, 12 // s)).requires_grad_() for s in (1, 2, 4)]
+    with Waits() as waits:
+        DeepSupervision(loss)(levels, target).backward()
+    assert waits.found == []
+    with Waits() as waits:
+        bool(label.any())
+    assert waits.found, "a wait goes unnoticed"
 
 
 def test_survives_pickling_and_the_checkpoint(loss):

@@ -5,6 +5,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from segkit.errors import UsageError
+from segkit.losses import compound
 from segkit.losses.compound import WeightedSum
 from segkit.losses.cross_entropy import CrossEntropyLoss
 from segkit.losses.dice import DiceLoss
@@ -72,3 +73,36 @@ def test_a_foreign_term_needs_nothing():
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(UsageError, match=r"loss\.weights"):
         WeightedSum({"a": DiceLoss()}, weights)
+
+
+def test_terms_of_soft_counts_share_them_by_activation(sample, monkeypatch):
+    logits, target = sample
+    terms = {
+        "dice": DiceLoss(),
+        "all classes": DiceLoss(include_background=True, batch_dice=True),
+        "ce": CrossEntropyLoss(class_weights=[1.0, 2.0, 3.0]),
+        "each": DiceLoss(activation="sigmoid"),
+    }
+    expected = sum(term(logits, target) for term in terms.values())
+    counted = []
+    count = compound.soft_counts
+
+    def counting(*args, activation):
+        counted.append(activation)
+        return count(*args, activation=activation)
+
+    monkeypatch.setattr(compound, "soft_counts", counting)
+    loss = WeightedSum(terms, dict.fromkeys(terms, 1.0))(logits, target)
+    assert counted == ["softmax", "sigmoid"]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (loss, expected)))
+
+
+def test_a_term_that_computes_in_its_own_way_is_called(sample):
+    class Shifted(DiceLoss):
+        def forward(self, logits, target):
+            return super().forward(logits, target) + 10
+
+    logits, target = sample
+    loss = WeightedSum({"a": Shifted(), "b": DiceLoss()}, {"a": 1.0, "b": 1.0})
+    torch.testing.assert_close(loss(logits, target), 2 * DiceLoss()(logits, target) + 10)

@@ -11,6 +11,7 @@ def test_equals_torch_where_all_is_known(shape: tuple[int, ...], dtype: torch.dt
     label = torch.randint(0, 3, shape).to(dtype)
     expected = F.one_hot(label[:, 0].long(), 3).movedim(-1, 1).float()
     assert torch.equal(one_hot(label, 3), expected)
+    assert torch.equal(one_hot(label, 3, dtype=torch.float64), expected.double())
 
 
 def test_ignored_voxels_are_zero_everywhere():

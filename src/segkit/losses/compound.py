@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from segkit.errors import UsageError
 from segkit.losses.loss import Loss
+from segkit.losses.soft_counts import Activation, CountsLoss, SoftCounts, soft_counts
 from segkit.types import Logits, Target
 
 
 class WeightedSum(Loss):
     """Sum of named losses, each with its weight.
 
-    A term of weight 0 is not computed, and what it needs is not asked for.
+    A term of weight 0 is not computed, and what it needs is not asked for. Terms that are functions of soft counts
+    share these: one pass over the voxels for all of them.
 
     Args:
         terms: Losses by name.
@@ -46,6 +48,18 @@ class WeightedSum(Loss):
 
     def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
         """Weighted sum of the terms."""
-        losses = [self.weights[name] * term(logits, target) for name, term in self.terms.items() if self.weights[name]]
+        shared: dict[Activation, SoftCounts] = {}
+        losses: list[Tensor] = []
+        for name, term in self.terms.items():
+            if not self.weights[name]:
+                continue
+            # A subclass with a forward of its own may do more than count.
+            if isinstance(term, CountsLoss) and type(term).forward is CountsLoss.forward:
+                if term.activation not in shared:
+                    shared[term.activation] = soft_counts(logits, target.label, activation=term.activation)
+                loss = term.of_counts(shared[term.activation])
+            else:
+                loss = term(logits, target)
+            losses.append(self.weights[name] * loss)
         total: Tensor = sum(losses[1:], start=losses[0])
         return total

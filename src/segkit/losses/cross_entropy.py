@@ -15,12 +15,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from segkit.errors import UsageError
-from segkit.losses.loss import Loss, full_precision
-from segkit.ops.one_hot import one_hot
-from segkit.types import LabelBatch, Logits, Target
+from segkit.losses.soft_counts import CountsLoss, SoftCounts, soft_counts
+from segkit.types import LabelBatch, Logits
 
 
 def cross_entropy_loss(
@@ -41,24 +39,21 @@ def cross_entropy_loss(
     Returns:
         Scalar >= 0, float32 (float64 for float64 logits).
     """
-    logits = full_precision(logits)
-    annotated = (label >= 0).to(logits.dtype)
+    counts = soft_counts(logits, label, activation=activation)
+    return _mean_surprise(counts, class_weights=class_weights, activation=activation)
+
+
+def _mean_surprise(
+    counts: SoftCounts, *, class_weights: Float[Tensor, "K"] | None, activation: Literal["softmax", "sigmoid"]
+) -> Float[Tensor, ""]:
+    surprise, present = counts.surprise.sum(0), counts.present.sum(0)
     if activation == "sigmoid":
-        truth = one_hot(label, logits.shape[1]).to(logits.dtype)
-        weight = annotated if class_weights is None else annotated * _by_channel(class_weights, logits)
-        loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return (loss * weight).sum() / _or_one(weight.expand_as(loss).sum())
-    index = label.long().clamp(min=0)
-    # log-softmax and gather instead of F.cross_entropy: as fast, and CUDA's summed negative log-likelihood of images is
-    # not deterministic.
-    loss = -logits.log_softmax(1).gather(1, index)
-    weight = annotated if class_weights is None else annotated * class_weights.to(logits.dtype)[index]
-    return (loss * weight).sum() / _or_one(weight.sum())
-
-
-def _by_channel(class_weights: Tensor, logits: Tensor) -> Tensor:
-    """(K,) as (1, K, 1, ...)."""
-    return class_weights.to(logits.dtype).view(1, -1, *[1] * (logits.ndim - 2))
+        # Every annotated voxel, which is in one class, has a binary cross-entropy for each.
+        present = present.sum().expand_as(present)
+    if class_weights is not None:
+        weights = class_weights.to(surprise.dtype)
+        surprise, present = surprise * weights, present * weights
+    return surprise.sum() / _or_one(present.sum())
 
 
 def _or_one(total: Tensor) -> Tensor:
@@ -66,7 +61,7 @@ def _or_one(total: Tensor) -> Tensor:
     return torch.where(total > 0, total, torch.ones_like(total))
 
 
-class CrossEntropyLoss(Loss):
+class CrossEntropyLoss(CountsLoss):
     """Cross-entropy; see `cross_entropy_loss`.
 
     Args:
@@ -98,6 +93,6 @@ class CrossEntropyLoss(Loss):
         self.register_buffer("class_weights", weights, persistent=False)
         self.activation: Literal["softmax", "sigmoid"] = activation
 
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
+    def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar >= 0."""
-        return cross_entropy_loss(logits, target.label, class_weights=self.class_weights, activation=self.activation)
+        return _mean_surprise(counts, class_weights=self.class_weights, activation=self.activation)

@@ -22,10 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segkit.errors import UsageError
-from segkit.losses.loss import Loss, full_precision
-from segkit.ops.one_hot import one_hot
+from segkit.losses.soft_counts import CountsLoss, SoftCounts, soft_counts
 from segkit.ops.ranks import sum_over_ranks
-from segkit.types import LabelBatch, Logits, Target
+from segkit.types import LabelBatch, Logits
 
 
 def soft_dice_loss(
@@ -50,26 +49,24 @@ def soft_dice_loss(
     Returns:
         Scalar in [0, 1], float32 (float64 for float64 logits).
     """
-    num_classes = logits.shape[1]
-    logits = full_precision(logits)
+    counts = soft_counts(logits, label, activation=activation)
+    return _one_minus_dice(counts, batch_dice=batch_dice, include_background=include_background, smooth=smooth)
+
+
+def _one_minus_dice(
+    counts: SoftCounts, *, batch_dice: bool, include_background: bool, smooth: float
+) -> Float[Tensor, ""]:
     first = 0 if include_background else 1
-    probability = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
-    # The single copy of the label that is as large as the logits; masks and comparisons by class were slower.
-    truth = one_hot(label, num_classes)[:, first:]
-    probability = probability[:, first:]
-    annotated = (label >= 0).to(probability.dtype)
-
-    axes = (0, *range(2, logits.ndim)) if batch_dice else tuple(range(2, logits.ndim))
-    intersection = (probability * truth).sum(axes)
-    predicted = (probability * annotated).sum(axes)
-    present = truth.sum(axes)
+    sums = torch.stack([counts.intersection, counts.predicted, counts.present])[:, :, first:]
     if batch_dice:
-        intersection, predicted, present = sum_over_ranks(torch.stack([intersection, predicted, present]))
+        sums = sum_over_ranks(sums.sum(1))
+    intersection, predicted, present = sums
     dice = (2 * intersection + smooth) / (predicted + present + smooth)
-    return 1 - dice.mean()
+    loss: Tensor = 1 - dice.mean()
+    return loss
 
 
-class DiceLoss(Loss):
+class DiceLoss(CountsLoss):
     """Soft Dice loss; see `soft_dice_loss`.
 
     Args:
@@ -103,13 +100,8 @@ class DiceLoss(Loss):
         self.smooth = smooth
         self.activation: Literal["softmax", "sigmoid"] = activation
 
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
+    def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar in [0, 1]."""
-        return soft_dice_loss(
-            logits,
-            target.label,
-            batch_dice=self.batch_dice,
-            include_background=self.include_background,
-            smooth=self.smooth,
-            activation=self.activation,
+        return _one_minus_dice(
+            counts, batch_dice=self.batch_dice, include_background=self.include_background, smooth=self.smooth
         )

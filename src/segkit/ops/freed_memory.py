@@ -1,0 +1,29 @@
+"""Memory that a step frees stays with the process for the next one.
+
+Feature maps are tens of megabytes. By its defaults glibc fetches a block of that size from the system at each
+allocation and gives it back at each release, so that every step touches all of its memory for the first time: the
+system clears it page by page. A training step of a plain 3D U-Net of 16.5 M parameters, (2, 1, 64, 64, 64) in bfloat16
+on one core, met 228,000 page faults and took 2.4 s; with the memory kept it met 2 and took 1.85 s, at 1.3 instead of
+1.1 GB. Nothing that is computed changes.
+"""
+
+import ctypes
+import platform
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST_BLOCK = 1 << 30
+"""Bytes; larger ones still come from the system and go back to it. mallopt takes an int."""
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed, for the rest of the process and in processes forked from it.
+
+    Returns:
+        Whether it does: only glibc has this switch; other libraries are left as they are.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
+    # A trim threshold of -1 is the largest there is: the top of the heap is never given back.
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
