@@ -14,10 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segkit.networks.instance_norm import CHANNELS_LAST, InstanceNorm2d, InstanceNorm3d
+from segkit.networks.transposed_convolution import TransposedConv2d, TransposedConv3d
+
 NEGATIVE_SLOPE = 0.01
 CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED_CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-INSTANCE_NORM: Mapping[int, Callable[..., nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+TRANSPOSED_CONVOLUTION: Mapping[int, Callable[..., nn.Module]] = {2: TransposedConv2d, 3: TransposedConv3d}
+INSTANCE_NORM: Mapping[int, Callable[..., nn.Module]] = {2: InstanceNorm2d, 3: InstanceNorm3d}
 
 
 def convolution(
@@ -42,12 +45,12 @@ def convolution(
 
 def transposed_convolution(in_channels: int, out_channels: int, *, stride: Sequence[int]) -> nn.Module:
     """Learnt upsampling by `stride`: the kernel is the stride, so outputs do not overlap."""
-    return TRANSPOSED_CONVOLUTION[len(stride)](in_channels, out_channels, tuple(stride), stride=tuple(stride))
+    return TRANSPOSED_CONVOLUTION[len(stride)](in_channels, out_channels, tuple(stride))
 
 
 def instance_norm(channels: int, dimensions: int) -> nn.Module:
     """Instance normalisation with learnt scale and shift."""
-    return INSTANCE_NORM[dimensions](channels, eps=1e-5, affine=True)
+    return INSTANCE_NORM[dimensions](channels, eps=1e-5)
 
 
 class ConvBlock(nn.Module):
@@ -110,12 +113,14 @@ class BlockMean(nn.Module):
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *T"]:
         """(B, C, *S) to (B, C, *S / stride)."""
-        mean = features
-        for axis, step in enumerate(self.stride, start=2):
+        # Over a view with the channels last where they lie so: a mean of torch's would rearrange them.
+        last = features.is_contiguous(memory_format=CHANNELS_LAST[features.ndim])
+        mean = features.movedim(1, -1) if last else features
+        for axis, step in enumerate(self.stride, start=1 if last else 2):
             if step > 1:
                 shape = mean.shape
                 mean = mean.reshape(*shape[:axis], -1, step, *shape[axis + 1 :]).mean(axis + 1)
-        return mean
+        return mean.movedim(-1, 1) if last else mean
 
     def extra_repr(self) -> str:
         """Shown by `print(network)`."""

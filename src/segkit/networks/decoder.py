@@ -1,16 +1,18 @@
 """The U-Net decoder: feature maps to logits, with a head a level for deep supervision."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from segkit.networks.attention_gate import AttentionGate
 from segkit.networks.blocks import StackedConvBlocks, convolution, transposed_convolution
+from segkit.networks.checkpointing import Recomputing
 from segkit.types import Size
 
 
-class UNetDecoder(nn.Module):
+class UNetDecoder(Recomputing):
     """Upsample, join the skip, convolve, level by level; a 1-voxel convolution makes logits of a level.
 
     Stages count from the deepest, as in nnU-Net (`transpconvs.0` leaves the bottleneck, the last of `seg_layers` is the
@@ -65,9 +67,14 @@ class UNetDecoder(nn.Module):
         outputs: list[Tensor] = []
         finest = len(self.stages) - 1
         for stage, skip in enumerate(reversed(skips)):
-            if self.gates:
-                skip = self.gates[stage](skip, features)
-            features = self.stages[stage](torch.cat((self.transpconvs[stage](features), skip), 1))
+            features = self.run(partial(self._level, stage), features, skip)
             if str(stage) in self.seg_layers and (all_heads or stage == finest):
                 outputs.insert(0, self.seg_layers[str(stage)](features))
         return outputs
+
+    def _level(self, stage: int, features: Tensor, skip: Tensor) -> Tensor:
+        """One level up: the coarser level's features, upsampled, beside the skip of this one."""
+        if self.gates:
+            skip = self.gates[stage](skip, features)
+        out: Tensor = self.stages[stage](torch.cat((self.transpconvs[stage](features), skip), 1))
+        return out

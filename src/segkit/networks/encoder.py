@@ -6,10 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segkit.networks.blocks import StackedConvBlocks, StackedResidualBlocks
+from segkit.networks.checkpointing import Recomputing
 from segkit.types import Size
 
 
-class PlainEncoder(nn.Module):
+class PlainEncoder(Recomputing):
     """Stages of stacked convolutions; the first convolution of a stage strides.
 
     Args:
@@ -40,10 +41,10 @@ class PlainEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> list[Tensor]:
         """Feature maps of all stages, finest first."""
-        return _run(self.stages, image)
+        return _maps(self, self.stages, image)
 
 
-class ResidualEncoder(nn.Module):
+class ResidualEncoder(Recomputing):
     """A stem of one convolution block, then stages of residual blocks; the first block of a stage strides.
 
     Args:
@@ -74,12 +75,12 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> list[Tensor]:
         """Feature maps of all stages, finest first."""
-        return _run(self.stages, self.stem(image))
+        return _maps(self, self.stages, self.run(self.stem, image))
 
 
-def _run(stages: nn.ModuleList, features: Tensor) -> list[Tensor]:
+def _maps(encoder: Recomputing, stages: nn.ModuleList, features: Tensor) -> list[Tensor]:
     maps = []
     for stage in stages:
-        features = stage(features)
+        features = encoder.run(stage, features)
         maps.append(features)
     return maps
