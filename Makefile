@@ -7,12 +7,16 @@ TORCH_INDEX ?=
 # Name of the demonstration's run; a finished run is not trained again.
 RUN         ?= demo
 PORT        ?= 5000
+# Environment of the benchmarks, with nnU-Net beside segkit, and what to give them: rows, --quick, --data=DIR.
+BENCH_VENV  ?= .venv-bench
+BENCH       ?=
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(BENCH_VENV)/.peers-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package clean
+.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package bench bench-accuracy clean
 
 help:  ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +81,17 @@ docs: $(STAMP)  ## Check the documents: every link and every file named exists
 
 package: $(STAMP)  ## sdist, and the wheel made from it, in dist/
 	$(BIN)/python -m build --no-isolation
+
+bench: $(BENCH_STAMP)  ## Time segkit beside nnU-Net and MONAI, report in benchmarks/results (BENCH="step --quick")
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+
+bench-accuracy: $(BENCH_STAMP)  ## Accuracy by minutes beside nnU-Net, hours on idle cores (BENCH=--data=DIR)
+	$(BENCH_VENV)/bin/python -m benchmarks.accuracy $(BENCH)
+
+$(BENCH_STAMP): pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(MAKE) setup VENV=$(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --no-deps --requirement benchmarks/requirements.txt
+	touch $@
 
 clean:  ## Remove what was built; runs and .venv stay
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""segkit beside its peers: how fast (`make bench`), and in `benchmarks.accuracy` how well."""
