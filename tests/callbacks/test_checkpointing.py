@@ -174,7 +174,7 @@ def test_full_disk_leaves_earlier_checkpoints_and_ends_after_three(tmp_path: Pat
 
 
 def test_lightnings_own_step_limit_is_refused_since_it_does_not_resume(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="StepLimit"):
+    with pytest.raises(UsageError, match="max_epochs instead"):
         train(tmp_path, max_steps=3)
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from segkit.callbacks.checkpointing import Checkpointing
 from segkit.callbacks.divergence import Limits
-from segkit.callbacks.nonfinite_guard import METRIC, SAVED, NonFiniteGuard
+from segkit.callbacks.nonfinite_guard import NonFiniteGuard
+from segkit.callbacks.skip_ledger import METRIC, SAVED
 from segkit.callbacks.weight_averaging import WeightAveraging
 from segkit.errors import Diverged, ExitCode, exit_code
 from segkit.runs.checkpoints import read_checkpoint
@@ -93,7 +94,7 @@ def test_a_finite_run_is_the_same_to_the_bit_with_and_without_it(tmp_path: Path)
     with_it = state(*train(tmp_path / "a", module=Skipping(), callbacks=(watch,), gradient_clip_val=0.1))
     without = state(*train(tmp_path / "b", module=Skipping(), gradient_clip_val=0.1))
     assert_same(with_it, without)
-    assert (watch.skipped, watch.journal.rows, (tmp_path / "bad").exists()) == (0, [], False)
+    assert (watch.ledger.skipped, watch.ledger.journal.rows, (tmp_path / "bad").exists()) == (0, [], False)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -105,7 +106,7 @@ def test_the_run_goes_on_as_if_the_step_had_not_been(tmp_path: Path, how: How, f
     )
     left_out = state(*train(tmp_path / "b", module=Skipping(fused=fused), callbacks=(LeaveOut(at),)))
     assert_same(poisoned, left_out)
-    assert watch.skipped == 2
+    assert watch.ledger.skipped == 2
     assert (data.n, int(poisoned["last_epoch"])) == (16, 6)
 
 
@@ -121,7 +122,7 @@ def test_accumulated_batches_are_left_out_together_and_all_named(
     left_out = train(tmp_path / "b", module=Skipping(), callbacks=(LeaveOut(at),), **settings)
     assert poisoned[1].global_step == 4
     assert_same(state(*poisoned), state(*left_out))
-    assert watch.skipped == 1
+    assert watch.ledger.skipped == 1
     offending, beside = ("8, 9", "10, 11") if second == 0 else ("10, 11", "8, 9")
     assert f"cases {offending} (n " in caplog.text
     assert f"its step also used cases {beside}" in caplog.text
@@ -150,8 +151,8 @@ def test_told_once_an_interval_and_once_at_the_end_of_an_epoch(
 ) -> None:
     watch = guard(tmp_path / "bad", every_n_steps=3)
     train(tmp_path / "a", module=Skipping(), callbacks=(Poison([0, 2, 6, 12]), watch))  # steps 1, 2, 4 and 7
-    assert watch.journal.rows == [(3, METRIC, 2.0), (4, METRIC, 3.0), (8, METRIC, 4.0)]
-    told = [record.getMessage() for record in caplog.records if record.name == "segkit.callbacks.nonfinite_guard"]
+    assert watch.ledger.journal.rows == [(3, METRIC, 2.0), (4, METRIC, 3.0), (8, METRIC, 4.0)]
+    told = [record.getMessage() for record in caplog.records if record.name == "segkit.callbacks.skip_ledger"]
     assert [message.splitlines()[0] for message in told] == [
         "Left out 2 of the last optimizer steps (2 of 3 in this run): loss or gradient not finite.",
         "Left out 1 of the last optimizer steps (3 of 4 in this run): loss or gradient not finite.",
@@ -193,7 +194,7 @@ def test_eleven_in_a_row_end_the_run_and_ten_do_not(tmp_path: Path) -> None:
     data = {"data": ToyData(batches=20), "epochs": 1}
     ten = guard(tmp_path / "bad")
     train(tmp_path / "a", module=Skipping(), callbacks=(Poison(range(4, 24)), ten), **data)
-    assert (ten.skipped, ten.in_a_row) == (10, 0)
+    assert (ten.ledger.skipped, ten.ledger.in_a_row) == (10, 0)
     eleven = (Poison(range(4, 100)), guard(tmp_path / "bad"))
     with pytest.raises(Diverged) as ended:
         train(tmp_path / "b", module=Skipping(), callbacks=eleven, data=ToyData(batches=20), epochs=1)
@@ -247,7 +248,7 @@ def test_what_is_untold_when_a_checkpoint_is_written_is_told_in_the_next_life(
         watch = guard(tmp_path / "bad", every_n_steps=3)
         callbacks = (Poison([2]), watch, SaveAt(), *more)
         train(tmp_path / "a", module=Skipping(), callbacks=callbacks, resume=resume, checkpointing=checkpointing)
-        return watch.journal.rows
+        return watch.ledger.journal.rows
 
     checkpointing = Checkpointing(tmp_path / "a", every_s=None, keep=9)
     with pytest.raises(Killed):
@@ -279,7 +280,7 @@ def test_in_float16_an_infinite_gradient_is_the_scalers_business(
     callbacks = (Poison([0], how), watch, Die(1))
     with pytest.raises(Killed):
         train(tmp_path / "a", module=module, callbacks=callbacks, plugins=(float16(),))
-    assert watch.skipped == skipped
+    assert watch.ledger.skipped == skipped
     assert_same(module.state_dict(), before)  # left out either way
 
 

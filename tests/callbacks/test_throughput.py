@@ -4,9 +4,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from tests.callbacks.toy import ToyData, ToyModule, collate, train
 
-from segkit.callbacks.throughput import Throughput
+from segkit.callbacks.throughput import Throughput, WaitClock
 
 
 class Times:
@@ -54,3 +55,42 @@ def test_fast_data_is_not_waited_for(tmp_path: Path) -> None:
     times = Times()
     train(tmp_path, epochs=1, callbacks=(Throughput(times),), module=SlowModule())
     assert times.rows[0][1]["time/data_wait"] < 0.2
+
+
+class Queue:
+    """A device that works off what it is given, and the host's time beside it; a stand-in for a GPU's stream."""
+
+    def __init__(self) -> None:
+        self.now = self.busy_until = 0.0
+
+    def give(self, seconds: float) -> None:
+        self.busy_until = max(self.now, self.busy_until) + seconds
+
+    def mark(self) -> "Moment":
+        return Moment(self, max(self.now, self.busy_until))
+
+
+class Moment:
+    def __init__(self, queue: Queue, at: float) -> None:
+        self.queue, self.at = queue, at
+
+    def synchronize(self) -> None:
+        self.queue.now = max(self.queue.now, self.at)
+
+    def elapsed_time(self, later: "Moment") -> float:
+        return 1000 * (later.at - self.at)
+
+
+def test_on_a_gpu_only_the_time_without_work_is_waiting() -> None:
+    """Steps of 1 s; fetching takes 0.4 s, hidden behind the step, and once 2.5 s, of which the step hides one."""
+    queue, clock = Queue(), WaitClock()
+    clock.mark = queue.mark
+    for fetch in (0.4, 0.4, 2.5, 0.4):
+        clock.start("[_TrainingEpochLoop].train_dataloader_next")
+        queue.now += fetch
+        clock.stop("[_TrainingEpochLoop].train_dataloader_next")
+        queue.give(1.0)
+    # The first fetch finds nothing to do; then the device has 1 s of work, less what was fetched since.
+    assert clock.waited == pytest.approx(0.4 + 0.0 + (2.5 - 1.6) + 0.0)
+    clock.reset()
+    assert clock.waited == 0.0

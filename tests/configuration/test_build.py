@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,6 +19,21 @@ def test_the_learning_rate_is_the_plans_unless_it_is_set(plan):
     typed = compose("train", ["optimizer=sgd", "optimizer.lr=0.5"])
     optimizer = build_optimizer(typed, plan)(parameters)
     assert (optimizer.defaults["lr"], optimizer.defaults["nesterov"]) == (0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "precision", "fused"),
+    [
+        ([], "32-true", True),
+        (["optimizer=sgd"], "bf16-mixed", True),
+        ([], "16-mixed", None),
+        (["optimizer=custom", "optimizer._target_=torch.optim.AdamW", "optimizer.args.foreach=true"], "32-true", None),
+        (["optimizer=custom", "optimizer._target_=torch.optim.Adam"], "32-true", True),
+    ],
+)
+def test_an_optimizer_is_fused_unless_the_user_chose_otherwise(plan, words, precision, fused):
+    build = build_optimizer(compose("train", words), replace(plan, precision=precision), trust=True)
+    assert build([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["fused"] is fused
 
 
 def test_the_schedule_gets_its_horizon(plan):

@@ -113,7 +113,7 @@ def test_nothing_imports_the_package_root():
 
 
 def test_every_test_file_is_named_after_what_it_tests():
-    """tests/x/test_y.py tests src/segkit/x/y.py (or a folder y); what tests the whole stands apart."""
+    """tests/x/test_y.py tests src/segkit/x/y.py (or a folder), or benchmarks/y.py; what tests the whole stands apart."""
     strays = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         folder = path.relative_to(ROOT / "tests").parent
@@ -121,6 +121,8 @@ def test_every_test_file_is_named_after_what_it_tests():
             continue
         stem = path.stem.removeprefix("test_")
         candidates = [ROOT / "src/segkit" / folder / f"{prefix}{stem}" for prefix in ("", "_")]
+        if folder.parts and folder.parts[0] == "benchmarks":
+            candidates = [ROOT / "benchmarks" / stem, ROOT / "benchmarks" / stem.replace("_", "/", 1)]
         if not any(c.with_suffix(".py").is_file() or c.is_dir() for c in candidates):
             strays.append(_name(path))
     assert strays == []

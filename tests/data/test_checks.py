@@ -51,9 +51,9 @@ def root(tmp_path):
 LABELS = Labels(("background", "x"), (0, 1))
 
 
-def _check(root, labels=LABELS):
+def _check(root, labels=LABELS, *, workers=0):
     dataset = discover(root)
-    return check_cases(dataset.cases, labels, dataset=dataset)
+    return check_cases(dataset.cases, labels, dataset=dataset, workers=workers)
 
 
 def test_a_good_data_set_has_no_findings(root):
@@ -171,6 +171,7 @@ def test_all_faults_are_found_in_one_pass(root):
     findings = _check(root)
     assert {f.case for f in findings if f.level == "error"} == {"c0", "c1", "c2", "c3", "c4"}
     assert {Path(f.file).name for f in findings if not f.case} == {"z.nii.gz", "notes.txt"}
+    assert _check(root, workers=2) == findings  # by processes: the same, in the same order
 
 
 def test_no_foreground_anywhere_is_an_error(root):

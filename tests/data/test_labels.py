@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.data.labels import infer_labels, labels_of_values, look_like_instances, to_class_indices, to_file_ids
+from segkit.data.labels import (
+    distinct,
+    infer_labels,
+    labels_of_values,
+    look_like_instances,
+    to_class_indices,
+    to_file_ids,
+)
 from segkit.data.layouts import Dataset
 from segkit.errors import DataError
 from segkit.types import Case, Labels
@@ -103,6 +110,20 @@ def test_to_indices_and_back_is_the_identity(ids, seed):
     indices = to_class_indices(values, labels)
     assert indices.max() < labels.num_classes
     np.testing.assert_array_equal(to_file_ids(indices, labels), values)
+
+
+@pytest.mark.parametrize("high", [3, 65_000, 70_000, 2**31 - 1])
+@pytest.mark.parametrize("low", [0, 7, -1, -(2**31)])
+def test_values_near_and_far_apart_are_found_and_turned_alike(low, high):
+    """By a table where they lie close together, by a search where they do not."""
+    spread = np.array([low, low + 1, high - 1, high], dtype=np.int32)
+    values = np.random.default_rng(0).permutation(np.tile(spread, 15)).reshape(3, 4, 5)
+    assert distinct(values) == sorted(set(spread.tolist()))
+    ids = tuple(sorted(set(spread.tolist()) | {0}))
+    labels = Labels(tuple(map(str, ids)), ids, ignore_id=high)
+    expected = [[-1 if value == high else ids.index(value) for value in row] for row in values.reshape(12, 5).tolist()]
+    np.testing.assert_array_equal(to_class_indices(values, labels).reshape(12, 5), expected)
+    assert distinct(values[:0]) == []
 
 
 def test_ignored_undeclared_and_instance_values():

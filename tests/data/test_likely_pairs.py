@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
+from scipy import stats
 
-from segkit.data.likely_pairs import likely_pairs
+from segkit.data.likely_pairs import _at_least, likely_pairs
 
 
 def _scales(people, *, first=1, spread=1.0):
@@ -29,3 +31,12 @@ def test_names_without_numbers_few_cases_and_no_cases():
     assert likely_pairs({name: 1.0 for name in "abc"}) is None
     assert likely_pairs(_scales(2)) is None
     assert likely_pairs({}) is None
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "chance"),
+    [(3, 10, 0.2), (1, 1, 0.5), (80, 83, 0.11), (9, 9, 0.3), (4, 9, 0.0), (4, 9, 1.0)],
+)
+def test_the_chance_of_so_many_is_that_of_the_binomial_test(successes, trials, chance):
+    expected = stats.binomtest(successes, trials, chance, alternative="greater").pvalue
+    assert _at_least(successes, trials, chance) == pytest.approx(expected, rel=1e-9, abs=0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from segkit.evaluation import EvaluationSettings
@@ -153,3 +154,33 @@ def test_dropout_of_a_step_depends_on_the_seed_and_the_first_sample_alone() -> N
         draws.append(torch.rand(4))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0, None])
+def test_the_gradient_is_clipped_by_the_norm_that_is_known(limit) -> None:
+    """Bitwise what torch makes of a norm of its own; the norm is used once."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(size, generator=generator) for size in (5, 70)]
+    made = module()
+    parameters, others = ([torch.nn.Parameter(torch.zeros_like(each)) for each in gradients] for _ in range(2))
+    for moved in (parameters, others):
+        for parameter, gradient in zip(moved, gradients, strict=True):
+            parameter.grad = gradient.clone()
+    made.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+    if limit is not None:
+        torch.nn.utils.clip_grad_norm_(others, limit)
+    made.trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    made.configure_gradient_clipping(torch.optim.SGD(parameters, lr=1.0), limit, "norm")
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(parameters, others, strict=True))
+    assert made.gradient_norm is None
+
+
+def test_without_a_known_norm_or_by_value_lightning_clips() -> None:
+    made = module()
+    made.trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    for norm, algorithm, expected in ((None, "norm", [0.6, 0.8]), (torch.tensor(99.0), "value", [1.0, 1.0])):
+        parameter = torch.nn.Parameter(torch.zeros(2))
+        parameter.grad = torch.tensor([3.0, 4.0])
+        made.gradient_norm = norm
+        made.configure_gradient_clipping(torch.optim.SGD([parameter], lr=1.0), 1.0, algorithm)
+        assert parameter.grad.tolist() == pytest.approx(expected, rel=1e-5)

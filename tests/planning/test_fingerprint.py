@@ -25,6 +25,17 @@ def test_case_counts_leave_ignored_voxels_out():
     assert facts.num_channels == 2
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 999, 1000, 1001, 2500])
+def test_the_quantiles_are_numpys_to_the_last_digit(count):
+    rng = np.random.default_rng(count)
+    levels = (np.arange(1000) + 0.5) / 1000
+    for values in (rng.normal(size=count), rng.integers(0, 9, count), np.full(count, 1e6)):
+        (own, mirrored) = facts_of(values).channels
+        foreground = np.asarray(values, dtype=np.float32).astype(np.float64)
+        assert own.quantiles == tuple(np.quantile(foreground, levels))
+        assert mirrored.quantiles == tuple(np.quantile(-foreground, levels))
+
+
 def test_equal_cases_pool_to_the_moments_and_percentiles_of_all_voxels():
     rng = np.random.default_rng(1)
     samples = [rng.normal(100 * i, 10 + i, 2000) for i in range(4)]

@@ -52,7 +52,7 @@ def test_a_laptop_gets_the_small_plan_for_the_hippocampi():
     assert plan.batch_size == 4
     assert plan.features == (16, 32, 64, 128)
     assert plan.precision == "bf16-mixed"
-    assert plan.learning_rate == 2e-3
+    assert (plan.learning_rate, plan.ema_decay) == (4e-3, 0.99)
 
 
 def test_a_laptop_gets_something_it_can_train_for_brains_and_for_pictures():
@@ -174,12 +174,43 @@ def test_names_without_a_side(name):
 
 def test_sided_classes_are_not_mirrored_along_left_right():
     labels = Labels(("background", "left kidney", "right kidney"), (0, 1, 2))
-    assert make_plan(HIPPOCAMPI, LABELS, device=LAPTOP).flip_axes == (0, 1, 2)
-    assert make_plan(HIPPOCAMPI, labels, device=LAPTOP).flip_axes == (1, 2)
-    assert make_plan(HIPPOCAMPI, labels, device=LAPTOP, laterality="none").flip_axes == (0, 1, 2)
-    assert make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, laterality="sided").flip_axes == (1, 2)
+    assert make_plan(HIPPOCAMPI, LABELS, device=GPU).flip_axes == (0, 1, 2)
+    assert make_plan(HIPPOCAMPI, labels, device=GPU).flip_axes == (1, 2)
+    assert make_plan(HIPPOCAMPI, labels, device=GPU, laterality="none").flip_axes == (0, 1, 2)
+    assert make_plan(HIPPOCAMPI, LABELS, device=GPU, laterality="sided").flip_axes == (1, 2)
     picture = fingerprint((256, 256), unit="pixel")
+    assert make_plan(picture, labels, device=GPU).flip_axes == ()
+
+
+def test_the_small_rung_mirrors_volumes_only_where_a_patient_has_a_mirror_image():
+    labels = Labels(("background", "left kidney", "right kidney"), (0, 1, 2))
+    assert make_plan(HIPPOCAMPI, LABELS, device=LAPTOP).flip_axes == (0,)
+    assert make_plan(HIPPOCAMPI, labels, device=LAPTOP).flip_axes == ()
+    assert make_plan(HIPPOCAMPI, labels, device=LAPTOP, laterality="none").flip_axes == (0,)
+    picture = fingerprint((256, 256), unit="pixel")
+    assert make_plan(picture, LABELS, device=LAPTOP).flip_axes == (0, 1)
     assert make_plan(picture, labels, device=LAPTOP).flip_axes == ()
+
+
+def test_a_length_in_steps_is_told_as_epochs():
+    plan = make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, max_steps=1200)
+    assert plan.max_steps == plan.max_epochs * plan.steps_per_epoch == 1200
+    assert "trainer.max_steps=1200" in plan.reasons["max_epochs"]
+    assert plan.validation_every_n_epochs == 2
+    kept = make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, max_steps=1200, overrides={"validation_every_n_epochs": 5})
+    assert kept.validation_every_n_epochs == 5
+
+
+def test_channels_come_last_where_the_precision_in_use_wants_them():
+    assert make_plan(HIPPOCAMPI, LABELS, device=LAPTOP).channels_last
+    assert not make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, overrides={"precision": "32-true"}).channels_last
+    assert not make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, overrides={"channels_last": False}).channels_last
+
+
+def test_an_average_of_the_weights_by_the_rung_or_as_asked():
+    assert make_plan(HIPPOCAMPI, LABELS, device=GPU).ema_decay == 0
+    assert make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, overrides={"ema_decay": 0.0}).ema_decay == 0
+    assert Plan.from_json(make_plan(HIPPOCAMPI, LABELS, device=LAPTOP).to_json()).ema_decay == 0.99
 
 
 def test_validation_takes_at_most_a_fifth_of_the_time():

@@ -19,7 +19,8 @@ from tests.callbacks.test_nonfinite_guard import Rows, Skipping
 from tests.callbacks.toy import train
 
 from segkit.callbacks.divergence import Limits
-from segkit.callbacks.nonfinite_guard import METRIC, NonFiniteGuard
+from segkit.callbacks.nonfinite_guard import NonFiniteGuard
+from segkit.callbacks.skip_ledger import METRIC
 from segkit.configuration.entry import report
 from segkit.errors import Diverged, Preempted
 from segkit.runs.checkpoints import read_checkpoint
@@ -116,29 +117,32 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _one_of_two(rank: int, folder: Path, port: int, at: list[int], how: How) -> None:
+def _one_of_two(rank: int, folder: Path, port: int, at: list[int], how: How, late: bool) -> None:
     """A rank of a training of two of which the second is poisoned; writes down what it ends with."""
     place = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in place.items()})
-    watch = NonFiniteGuard(folder / "bad", Rows(), limits=Limits(share=1.0))
+    watch = NonFiniteGuard(folder / "bad", Rows(), limits=Limits(share=1.0), late=late)
     module, _ = train(
         folder / "two",
-        module=Skipping(),
+        module=Skipping(fused=late),
         callbacks=(Poison(at if rank == 1 else [], how), watch),
         strategy="ddp",
         devices=2,
         use_distributed_sampler=False,
     )
-    facts = {"weights": module.state_dict(), "skipped": watch.skipped, "rows": watch.journal.rows}
+    facts = {"weights": module.state_dict(), "skipped": watch.ledger.skipped, "rows": watch.ledger.journal.rows}
     torch.save(facts, folder / f"rank-{rank}.pt")
 
 
-@pytest.mark.parametrize("how", HOWS)
-def test_one_rank_s_poison_is_left_out_by_both(tmp_path: Path, how: How) -> None:
+@pytest.mark.parametrize(
+    ("how", "late"),
+    [*((how, False) for how in HOWS), *(pytest.param(how, True, marks=pytest.mark.slow) for how in HOWS)],
+)
+def test_one_rank_s_poison_is_left_out_by_both(tmp_path: Path, how: How, late: bool) -> None:
     """Both ranks are given the same samples: what remains must be the run of one process without those steps."""
     at = [2, 14]
     ranks = torch.multiprocessing.start_processes(
-        _one_of_two, args=(tmp_path, _free_port(), at, how), nprocs=2, join=False, start_method="fork"
+        _one_of_two, args=(tmp_path, _free_port(), at, how, late), nprocs=2, join=False, start_method="fork"
     )
     try:
         end = time.monotonic() + 60
@@ -147,7 +151,7 @@ def test_one_rank_s_poison_is_left_out_by_both(tmp_path: Path, how: How) -> None
     finally:
         for process in ranks.processes:
             process.kill()
-    one, _ = train(tmp_path / "one", module=Skipping(), callbacks=(LeaveOut(at),))
+    one, _ = train(tmp_path / "one", module=Skipping(fused=late), callbacks=(LeaveOut(at),))
     ends = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for rank in ends:
         assert rank["skipped"] == 2

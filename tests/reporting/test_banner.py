@@ -39,6 +39,14 @@ def test_the_banner_names_what_matters_and_counts_people_where_cases_differ() ->
     assert len(text.splitlines()) <= MAX_LINES
 
 
+def test_memory_stands_below_the_device() -> None:
+    facts = dataclasses.replace(FACTS, memory="predicted 3.2 GB for training of 21.4 GB free")
+    lines = start_banner(facts).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("  device "))
+    assert lines[at + 1] == "  memory      predicted 3.2 GB for training of 21.4 GB free"
+    assert "memory" not in start_banner(FACTS)
+
+
 def test_forty_warnings_still_fit() -> None:
     text = start_banner(dataclasses.replace(FACTS, warnings=[f"w{i}" for i in range(40)], resumed_from="step 3"))
     assert len(text.splitlines()) == MAX_LINES

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.mlflow_stores import make_store
-from tests.runs_of_phantoms import run_config
+from tests.runs_of_phantoms import assert_bitwise_equal, end_state, run_config
 
 from segkit.configuration import build_network, compose
 from segkit.data.pipeline import open_dataset, plan_dataset, prepare_dataset
@@ -14,7 +14,7 @@ from segkit.runs.files import write_json
 from segkit.runs.index import refresh
 from segkit.runs.manifest import Entry, checkpoint_path
 
-__all__ = ["make_store", "run_config", "threshold_run"]
+__all__ = ["assert_bitwise_equal", "end_state", "make_store", "run_config", "threshold_run"]
 
 CPU = DeviceFacts("cpu", "test", 8 * 2**30, cores=1, native_bf16=False)
 

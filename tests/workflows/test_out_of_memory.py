@@ -16,7 +16,13 @@ from segkit.errors import DataError, OutOfMemory
 from segkit.planning.plan import Normalisation, Plan
 from segkit.runs.index import load_index
 from segkit.types import Labels
-from segkit.workflows.out_of_memory import explain_out_of_memory, is_out_of_memory, smaller_patch, stage_of
+from segkit.workflows.out_of_memory import (
+    explain_out_of_memory,
+    is_out_of_memory,
+    remedies,
+    smaller_patch,
+    stage_of,
+)
 from segkit.workflows.train import run
 
 PLAN = Plan(
@@ -116,6 +122,36 @@ def test_the_message_names_sizes_checkpoint_and_the_keys_in_order() -> None:
         "or plan=small, or trainer.precision=bf16-mixed; with another run_name, since a run keeps its plan; "
         "look with nvidia-smi whether other programs hold memory of the device"
     )
+
+
+def test_gradient_checkpointing_comes_first_where_it_can_be_switched_on() -> None:
+    sizes = {"trainer.gradient_checkpointing=true": 3 * 10**9, "plan=small": 4 * 10**8}
+    told = explain_out_of_memory(
+        CUDA,
+        plan=PLAN,
+        stage="training",
+        device="cuda:0",
+        recompute=True,
+        predicted=lambda remedy: sizes.get(remedy.keys),
+    )
+    assert told is not None
+    assert told.mend.startswith(
+        "trainer.gradient_checkpointing=true (the same numbers, about a third more time) [3.0 GB], "
+        "and the same run_name goes on; or plan.batch_size=2 trainer.accumulate=3 "
+    )
+    assert "plan=small [400 MB], or" in told.mend
+    validating = explain_out_of_memory(CUDA, plan=PLAN, stage="validation", device="cuda:0", recompute=True)
+    assert validating is not None
+    assert "gradient_checkpointing" not in validating.mend
+
+
+def test_each_remedy_knows_what_it_makes_of_the_plan() -> None:
+    found = {each.keys: each for each in remedies(PLAN, "training", device="cuda:0", accumulate=2, recompute=True)}
+    assert [each.same_run for each in found.values()] == [True, False, False, False, False]
+    assert found["trainer.gradient_checkpointing=true"].recompute
+    assert found["plan.batch_size=2 trainer.accumulate=6"].plan == replace(PLAN, batch_size=2)
+    assert found["plan.patch_size=[76,80,64]"].plan == replace(PLAN, patch_size=(76, 80, 64))
+    assert found["plan=small"].rung == "small"
 
 
 def test_in_validation_the_tiles_come_first_and_belong_to_the_same_run() -> None:

@@ -23,6 +23,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from segkit.callbacks.late_verdict import settle_all
 from segkit.callbacks.position import position
 from segkit.callbacks.preemption import StopRequest
 from segkit.errors import ExitCode, Preempted, StorageError, UsageError, exit_code
@@ -156,13 +157,13 @@ class Checkpointing(Checkpoint):
         """Remove what a killed life left half-written.
 
         Raises:
-            UsageError: The trainer has `max_steps`, with which Lightning does not resume; see `StepLimit`.
+            UsageError: The trainer has `max_steps`, with which Lightning 2.6 does not resume.
         """
         if trainer.max_steps != -1:
             raise UsageError(
                 "Trainer(max_steps=...) cannot be resumed.",
                 where=f"max_steps={trainer.max_steps}",
-                mend="give the trainer the callback StepLimit instead",
+                mend="give it max_epochs instead, as trainer.max_steps of the configuration is made into",
             )
         if stage == "fit" and trainer.is_global_zero:
             sweep(self.root)
@@ -242,6 +243,7 @@ class Checkpointing(Checkpoint):
         self._validated_n = int(state_dict["validated_n"])
 
     def _save(self, trainer: Trainer, *, epochs: int) -> None:
+        settle_all(trainer)
         self._epochs = epochs
         path = checkpoint_path(self.root, trainer.global_step)
         stop = first_given(self.stop.reason)

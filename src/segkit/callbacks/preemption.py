@@ -70,6 +70,9 @@ class Preemption(Callback):
         """Take the signals over from Lightning, which has just taken them."""
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            # Lightning's handler being gone, its question to all ranks at every batch has but one answer, for which
+            # each would wait for its GPU.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Give them back."""
@@ -82,3 +85,7 @@ class Preemption(Callback):
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         self.ask(f"signal {signal.Signals(number).name}")
+
+
+def _nothing() -> None:
+    pass

@@ -3,8 +3,8 @@
 import resource
 import sys
 import time
-from collections.abc import Mapping
-from typing import Protocol, cast, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,24 +27,67 @@ class Profiled(Protocol):
     profiler: Profiler
 
 
+@runtime_checkable
+class Mark(Protocol):
+    """A moment in the work of a device, such as `torch.cuda.Event`."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has come to it."""
+
+    def elapsed_time(self, later: Any) -> float:  # noqa: ANN401  another of its kind
+        """Milliseconds from here to a later one, by the device's clock."""
+
+
 class WaitClock(PassThroughProfiler):
-    """Adds up the seconds in which the training loop waited for its next batch."""
+    """Adds up the seconds in which the device waited for the next batch.
+
+    On a CPU that is the time of the fetch. A GPU is given its work ahead of time and may still be at it while the host
+    fetches. So two marks are put into its queue, before and after the fetch: it reaches the first one when it has
+    nothing left to do, the second one when there is a batch again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.waited = 0.0
+        self.mark: Callable[[], Mark] | None = None
+        self._seconds = 0.0
         self._since: float | None = None
+        self._marks: list[tuple[Mark, Mark]] = []
+        self._begun: Mark | None = None
+
+    @property
+    def waited(self) -> float:
+        """Seconds since `reset`; waits for the device, so for the end of an epoch."""
+        if self._marks:
+            self._marks[-1][1].synchronize()
+            self._seconds += sum(begun.elapsed_time(ended) for begun, ended in self._marks) / 1000
+            self._marks = []
+        return self._seconds
+
+    def reset(self) -> None:
+        """Begin at zero."""
+        self._seconds, self._marks = 0.0, []
 
     def start(self, action_name: str) -> None:
-        """Start the clock where a batch is fetched."""
+        """A batch is fetched."""
         if action_name.endswith("train_dataloader_next"):
             self._since = time.perf_counter()
+            self._begun = None if self.mark is None else self.mark()
 
     def stop(self, action_name: str) -> None:
-        """Stop it where the batch is there."""
-        if action_name.endswith("train_dataloader_next") and self._since is not None:
-            self.waited += time.perf_counter() - self._since
-            self._since = None
+        """It is there."""
+        if not action_name.endswith("train_dataloader_next") or self._since is None:
+            return
+        if self.mark is None or self._begun is None:
+            self._seconds += time.perf_counter() - self._since
+        else:
+            self._marks.append((self._begun, self.mark()))
+        self._since = None
+
+
+def _cuda_mark() -> Mark:
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
 
 
 class Throughput(Callback):
@@ -67,13 +110,16 @@ class Throughput(Callback):
         self._n = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Listen to the fetching of batches, unless the user profiles."""
+        """Listen to the fetching of batches, unless the user has Lightning's own profilers listen."""
         profiled = cast("Profiled", trainer)
-        if stage == "fit" and isinstance(profiled.profiler, PassThroughProfiler):
+        if stage == "fit" and isinstance(profiled.profiler, WaitClock):
+            self._clock = profiled.profiler
+        elif stage == "fit" and isinstance(profiled.profiler, PassThroughProfiler):
             profiled.profiler = self._clock
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock; an epoch that is resumed has no start of its own."""
+        self._clock.mark = _cuda_mark if pl_module.device.type == "cuda" else None
         self._begin(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -110,5 +156,5 @@ class Throughput(Callback):
     def _begin(self, trainer: Trainer) -> None:
         self._epoch_start = time.perf_counter()
         self._validation_s = 0.0
-        self._clock.waited = 0.0
+        self._clock.reset()
         self._n = position(trainer).n

@@ -56,19 +56,28 @@ class WeightAveraging(Callback):
         batch: object,  # noqa: ARG002
         batch_idx: int,  # noqa: ARG002
     ) -> None:
-        """Move the average, once an optimizer step; not where the step was left out (see `NonFiniteGuard`)."""
+        """Move the average, once an optimizer step; not where the step was left out (see `NonFiniteGuard`).
+
+        Where only the device knows whether it was, the average moves by 0 times the way, which is not at all.
+        """
         if trainer.global_step == self._step or self._average is None:
             return
         self._step = trainer.global_step
         if getattr(pl_module, "skipped_step", False):
             return
         weight = 1 - warmed_decay(self.decay, self._updates)
+        left_out: Tensor | None = getattr(pl_module, "skipped_on_device", None)
+        share = None if left_out is None else torch.where(left_out.bool(), 0.0, weight)
         for name, value in pl_module.state_dict().items():
             if value.is_floating_point():
-                self._average[name].lerp_(value, weight)
+                self._average[name].lerp_(value, weight if share is None else share.to(value.dtype))
             else:
                 self._average[name].copy_(value)
         self._updates += 1
+
+    def take_back(self) -> None:
+        """The latest step turns out to have been left out: the average has not moved, so it does not count."""
+        self._updates -= 1
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Put the average into the module."""

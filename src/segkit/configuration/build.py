@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from segkit.augmentation.recipe import Recipe
-from segkit.configuration.instantiate import instantiate, make_factory
+from segkit.configuration.instantiate import TARGET, instantiate, locate, make_factory
+from segkit.module.fused import fusible, prepared
 from segkit.planning.plan import Plan
 
 _PLAN_ARGUMENTS = (
@@ -65,16 +66,25 @@ def build_optimizer(
 ) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
     """A function from parameters to the optimizer; the learning rate is the plan's where `lr` is null.
 
+    It is the fused implementation where torch has one for these parameters and the user chose no other.
+
     Raises:
         UsageError: If it cannot be built.
     """
-    return make_factory(
-        config["optimizer"],
-        where="optimizer",
-        supplied={"lr": plan.learning_rate},
-        trust=trust,
-        later=("params",),
+    node = config["optimizer"]
+    factory = make_factory(
+        node, where="optimizer", supplied={"lr": plan.learning_rate}, trust=trust, later=("params", "fused")
     )
+    chosen = {**node, **(node.get("args") or {})}
+    kind = locate(str(node[TARGET]), where="optimizer", trust=trust)
+
+    def build(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        moved = list(parameters)
+        fused = {"fused": True} if fusible(kind, chosen, moved, precision=plan.precision) else {}
+        optimizer: Optimizer = factory(moved, **fused)
+        return prepared(optimizer) if fused else optimizer
+
+    return build
 
 
 def build_scheduler(

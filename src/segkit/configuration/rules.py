@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segkit.configuration.problems import Problem
+from segkit.planning.budget import seconds
 from segkit.runs.locate import name_fault
 
 
@@ -15,6 +16,7 @@ def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _plan(config.get("plan") or {})
     yield from _scheduler(config.get("scheduler") or {})
     yield from _validation(config)
+    yield from _length(config.get("trainer") or {})
     name = config.get("run_name")
     if isinstance(name, str) and (fault := name_fault(name)):
         why = f"a run lies under paths.runs, and {fault}"
@@ -61,6 +63,26 @@ def _validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     if apart and str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
         why = "the plateau needs each validation at the end of its epoch, and scores from apart come later"
         yield Problem("scheduler=plateau", why, "Set validation.where=here, or choose another schedule.", "scheduler")
+
+
+def _length(trainer: Mapping[str, Any]) -> Iterator[Problem]:
+    """A run has one length, told in one way."""
+    budget, steps = trainer.get("budget"), trainer.get("max_steps")
+    if budget is not None:
+        try:
+            seconds(str(budget))
+        except ValueError as error:
+            yield Problem(f"trainer.budget={budget}", str(error), key="trainer.budget")
+    told = [key for key in ("budget", "max_steps") if trainer.get(key) is not None]
+    told += [key for key in ("max_epochs", "steps_per_epoch") if trainer.get(key) is not None]
+    if (budget is not None or steps is not None) and len(told) > 1:
+        names = ", ".join(f"trainer.{key}" for key in told)
+        yield Problem(
+            names, "each gives the length of the run", f"Set all but one to null: {names}.", f"trainer.{told[0]}"
+        )
+    if budget is not None and trainer.get("devices", 1) != 1:
+        why = "the steps of a budget are timed by one process before the run begins"
+        yield Problem("trainer.budget", why, "Set trainer.devices=1, or trainer.max_steps instead.", "trainer.budget")
 
 
 def _plan(plan: Mapping[str, Any]) -> Iterator[Problem]:

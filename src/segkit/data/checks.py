@@ -10,6 +10,7 @@ from segkit.data.groups import groups_are_known
 from segkit.data.labels import labels_of_values, undeclared
 from segkit.data.layouts import Dataset
 from segkit.data.likely_pairs import likely_pairs
+from segkit.data.parallel import parallel_map
 from segkit.errors import DataError
 from segkit.planning.make_plan import sided
 from segkit.types import Case, Labels
@@ -24,6 +25,7 @@ def check_cases(
     dataset: Dataset | None = None,
     kind: Literal["auto", "semantic", "instances"] = "auto",
     ignore: int | None = None,
+    workers: int = 0,
 ) -> list[Finding]:
     """Read every file of the cases and tell all that is wrong, odd or worth knowing.
 
@@ -33,12 +35,13 @@ def check_cases(
         dataset: For the declared channels and what lies beside the cases.
         kind: See `infer_labels`; used where `labels` is None.
         ignore: Value of voxels that nobody annotated; likewise.
+        workers: Processes to read with; 0: this one.
 
     Returns:
         Findings, those of the whole data set first, then by case.
     """
     findings = _names(cases) + (_beside(dataset) if dataset else [])
-    facts = [facts_of(case) for case in cases]
+    facts = parallel_map(facts_of, cases, workers=workers)
     for fact in facts:
         findings += fact.findings
     findings += _dimensions(facts) + _channels(facts, dataset)

@@ -42,7 +42,7 @@ class SegmentationDataModule(LightningDataModule):
     """Training batches from (seed, n), validation by whole cases.
 
     `n`, the number of samples consumed so far, is the only state. It is advanced by `consumed`, which a callback
-    calls when a step is done, never by what a loader prefetched.
+    calls when a step is done, never by what a loader prefetched. `workers` are the loader processes there really are.
 
     Args:
         train: Prepared training cases.
@@ -97,6 +97,7 @@ class SegmentationDataModule(LightningDataModule):
             limit = default_limit(len(self.train_cases)) if max_skipped is None else max_skipped
             self._skipping = Skipping(seed, self._rule, limit)
         self._roster = Roster()
+        self.workers = 0
         self.n = 0
 
     @property
@@ -131,7 +132,7 @@ class SegmentationDataModule(LightningDataModule):
             rank=rank(),
             world_size=world_size(),
         )
-        workers = self._affordable_workers()
+        self.workers = workers = self._affordable_workers()
         patches = PatchDataset(
             self.train_cases,
             source_size=self._rule.source_size,
@@ -164,7 +165,12 @@ class SegmentationDataModule(LightningDataModule):
         return DataLoader(_WholeCases(cases), batch_size=None, collate_fn=_as_it_is)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
-        """Training batches move asynchronously; whole cases stay where they are, tiles are moved one by one."""
+        """Training batches move asynchronously; whole cases stay where they are, tiles are moved one by one.
+
+        The loader has put them into page-locked memory, so the host only asks for the copy and goes on. Since nothing
+        in a step waits for the device either, the host is here, with the next batch fetched, while the device still
+        works on the step before: that is all the prefetching there needs to be.
+        """
         del dataloader_idx
         return batch.to(device, non_blocking=True) if isinstance(batch, Batch) else batch
 
@@ -177,18 +183,26 @@ class SegmentationDataModule(LightningDataModule):
             batch = self._recipe(batch, patch_size=self.plan.patch_size, seed=self._seed, flip_axes=self.plan.flip_axes)
         return replace(batch, target=replace(batch.target, label=batch.target.label.long()))
 
+    def room_for(self, workers: int) -> int:
+        """How many of so many loader processes there is shared memory for."""
+        free = free_bytes()
+        return affordable_workers(workers, batch_bytes=self._batch_bytes, prefetch=PREFETCH, free=free)
+
+    @property
+    def _batch_bytes(self) -> int:
+        """Of one batch on its way, at most."""
+        voxel_bytes = 4 * len(self.plan.channels) + 4 * (1 + len(self._needs & STORED_FIELDS)) + 1
+        return self._rule.batch_size * math.prod(self._rule.source_size) * voxel_bytes
+
     def _affordable_workers(self) -> int:
         """Loader processes: as asked, or as many as there is shared memory for."""
         if not self._workers:
             return 0
-        voxel_bytes = 4 * len(self.plan.channels) + 4 * (1 + len(self._needs & STORED_FIELDS)) + 1  # at most
-        needed = self._rule.batch_size * math.prod(self._rule.source_size) * voxel_bytes
-        free = free_bytes()
-        workers = affordable_workers(self._workers, batch_bytes=needed, prefetch=PREFETCH, free=free)
+        free, workers = free_bytes(), self.room_for(self._workers)
         if free is not None and workers < self._workers:
             logger.warning(
                 "data.workers=%d -> %d: a batch takes %.0f MB of shared memory, and /dev/shm has %.0f MB free; %s",
-                *(self._workers, workers, needed / 1e6, free / 1e6, SHM_ADVICE),
+                *(self._workers, workers, self._batch_bytes / 1e6, free / 1e6, SHM_ADVICE),
             )
         return workers
 

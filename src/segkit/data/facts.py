@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 
 from segkit.data.cases import geometry_mismatch, read_image, read_label
 from segkit.data.findings import Finding
+from segkit.data.labels import distinct
 from segkit.data.readers import notes
 from segkit.errors import DataError
 from segkit.types import Case, Size, Volume
@@ -61,7 +62,7 @@ def facts_of(case: Case) -> CaseFacts:
     else:
         try:
             ids, label = read_label(case)
-            values = tuple(np.unique(ids).tolist())
+            values = tuple(distinct(ids))
             if image is not None and (mismatch := geometry_mismatch(image, label)):
                 findings.append(
                     Finding(

@@ -13,6 +13,8 @@ from segkit.types import Case, Labels
 
 MAX_CLASSES = 256
 """More distinct values than this in undeclared labels are no classes but a grey picture or instances."""
+_TABLE = 1 << 16
+"""Values that lie within this range are looked up in a table: no sorting of voxels."""
 
 
 def infer_labels(
@@ -47,7 +49,17 @@ def infer_labels(
 
 def values_by_case(cases: Sequence[Case]) -> dict[str, tuple[int, ...]]:
     """Distinct values of each label, sorted; reads the labels one after the other."""
-    return {case.case_id: tuple(np.unique(read_label(case)[0]).tolist()) for case in cases}
+    return {case.case_id: tuple(distinct(read_label(case)[0])) for case in cases}
+
+
+def distinct(values: Int[np.ndarray, "*S"]) -> list[int]:
+    """The distinct values of a label, sorted."""
+    if values.size == 0 or (low := int(values.min())) + _TABLE <= int(values.max()):
+        found: list[int] = np.unique(values).tolist()
+        return found
+    seen = np.zeros(int(values.max()) - low + 1, dtype=bool)
+    seen[values - low if low else values] = True
+    return [low + int(value) for value in np.flatnonzero(seen)]
 
 
 def labels_of_values(
@@ -123,23 +135,27 @@ def to_class_indices(values: Int[np.ndarray, "*S"], labels: Labels, *, where: st
     Raises:
         DataError: A value that is not declared.
     """
-    found, position = np.unique(values, return_inverse=True)
+    found = distinct(values)
     table = np.empty(len(found), dtype=np.int16)
-    if unknown := undeclared(found.tolist(), labels):
+    if unknown := undeclared(found, labels):
         raise DataError(
             "the label holds a value that is not declared",
             where=where,
             why=f"found {_listed(unknown)}; declared are {_declared(labels)}",
             mend="add the class to dataset.json, set data.ignore_label, or mend the label",
         )
-    for k, value in enumerate(found.tolist()):
+    for k, value in enumerate(found):
         if value == labels.ignore_id:
             table[k] = -1
         elif labels.kind == "instances":
             table[k] = int(value > 0)
         else:
             table[k] = labels.ids.index(value)
-    return table[position].reshape(values.shape)
+    if not found or found[-1] - found[0] >= _TABLE:
+        return np.asarray(table[np.searchsorted(np.asarray(found, dtype=values.dtype), values)])
+    lookup = np.zeros(found[-1] - found[0] + 1, dtype=np.int16)
+    lookup[np.asarray(found) - found[0]] = table
+    return np.asarray(lookup[values - found[0] if found[0] else values])
 
 
 def to_file_ids(indices: Int[np.ndarray, "*S"], labels: Labels) -> Int[np.ndarray, "*S"]:

@@ -37,6 +37,8 @@ _PLAN_KEYS = (
     "kernel_sizes",
     "blocks_per_stage",
     "batch_dice",
+    "channels_last",
+    "compile",
     "flip_axes",
 )
 _MANY_BYTES = 64 * 2**20
@@ -149,7 +151,7 @@ def plan_dataset(
     """
     plan, trainer, validation = config["plan"], config.get("trainer", {}), config.get("validation", {})
     overrides = {key: plan.get(key) for key in _PLAN_KEYS}
-    overrides |= {key: trainer.get(key) for key in ("steps_per_epoch", "max_epochs", "precision")}
+    overrides |= {key: trainer.get(key) for key in ("steps_per_epoch", "max_epochs", "precision", "ema_decay")}
     overrides |= {
         "validation_every_n_epochs": validation.get("every_n_epochs"),
         "tile_batch": validation.get("tile_batch"),
@@ -162,6 +164,7 @@ def plan_dataset(
         overrides=overrides,
         laterality=config["data"]["laterality"],
         num_tuning=len(opened.roles.tuning),
+        max_steps=trainer.get("max_steps"),
     )
 
 
@@ -230,7 +233,14 @@ def _check(opened: Opened, data: Mapping[str, Any]) -> list[Finding]:
                 labels = infer_labels(opened.dataset, (), kind=data["labels"], ignore=data["ignore_label"])
             except DataError as error:
                 found.append(Finding.of(error))
-        found += check_cases(seen, labels, dataset=opened.dataset, kind=data["labels"], ignore=data["ignore_label"])
+        found += check_cases(
+            seen,
+            labels,
+            dataset=opened.dataset,
+            kind=data["labels"],
+            ignore=data["ignore_label"],
+            workers=preparation_workers(seen),
+        )
         return [finding.to_json() for finding in found]
 
     parts = {"cases": _contents(opened), "dataset": _declared(opened.dataset), **_label_keys(data)}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 MIN_GROUPS = 6
 """Below this many groups no interval is published: it would be wide, and wrong more often than it says."""
@@ -104,7 +104,8 @@ def macro_interval(
     influence = np.where(defined, x - means, 0.0) / (x.shape[1] * defined.sum(axis=0))
     by_group = np.bincount(member, weights=influence.sum(axis=1)[counted], minlength=n_groups)
     error = float(np.sqrt(n_groups / (n_groups - 1) * np.square(by_group).sum()))
-    half = float(student_t.ppf(0.5 + level / 2, df=n_groups - 1)) * error
+    # Quantile of Student's t: what `scipy.stats.t.ppf` calls, without an import that is a fifth of `predict`'s start.
+    half = float(stdtrit(n_groups - 1, 0.5 + level / 2)) * error
     low, high = mean - half, mean + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])

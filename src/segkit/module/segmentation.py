@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
@@ -61,6 +62,7 @@ class SegmentationModule(LightningModule):
         precision: What the predictor computes in; the trainer's own precision.
         seed: Keys the dropout masks of each step.
         log_every_n_steps: Steps between two points of the step-wise curves.
+        compiled: What the training step calls in the network's place; it has the same parameters.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class SegmentationModule(LightningModule):
         precision: str,
         seed: int = 0,
         log_every_n_steps: int = 10,
+        compiled: Callable[[Tensor], Tensor | list[Tensor]] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self._forward = network if compiled is None else compiled
         self.loss = DeepSupervision(loss)
         self.plan = plan
         self.settings = settings
@@ -100,18 +104,18 @@ class SegmentationModule(LightningModule):
         self._schedule: LambdaLR | None = None
         self._cooldown: tuple[int, int] | None = None
         self.skipped_step = False
+        self.skipped_on_device: Tensor | None = None
+        self.gradient_norm: Tensor | None = None
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Key the dropout masks by (seed, first sample of the batch): no generator state needs storing."""
-        del batch_idx
         torch.manual_seed(torch_seed(self.seed, batch.n[0], DROPOUT_STREAM))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of one batch."""
-        del batch_idx
-        outputs = self.network(batch.image)
+        outputs = self._forward(batch.image)
         loss: Tensor = self.loss(outputs, batch.target)
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch.n))
         with torch.no_grad():
@@ -151,12 +155,11 @@ class SegmentationModule(LightningModule):
         self._results = []
         self.validation_cut_short = False
 
-    def validation_step(self, case: PreparedCase | None, batch_idx: int) -> None:
+    def validation_step(self, case: PreparedCase | None, batch_idx: int) -> None:  # noqa: ARG002
         """Score one whole image as `evaluate` does; its blended logits also give `val/loss`.
 
         Where the run shall stop, the image is given up at the next pass of the network and no other one begun.
         """
-        del batch_idx
         if case is None or self.validation_cut_short:
             return
         try:
@@ -234,6 +237,17 @@ class SegmentationModule(LightningModule):
         """Advance the schedule, unless the optimizer's step was left out; `NonFiniteGuard` sets `skipped_step`."""
         if not self.skipped_step:
             super().lr_scheduler_step(scheduler, metric)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Shorten the gradient, g min(1, c / |g|), by the norm that `NonFiniteGuard` has just computed."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        if norm is None or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        moved = (each for group in optimizer.param_groups for each in group["params"])
+        clip_grads_with_norm_(moved, gradient_clip_val, norm)
 
     def on_train_start(self) -> None:
         """What the configuration says of the rate holds, also after a checkpoint restored an older one.

@@ -63,7 +63,8 @@ class CaseFacts:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-clean fields."""
-        return asdict(self)
+        # Shallow: `asdict` would copy each of the thousand quantiles by itself.
+        return {**vars(self), "channels": [dict(vars(channel)) for channel in self.channels]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "CaseFacts":
@@ -182,14 +183,30 @@ def case_facts(
 
 def _channel_facts(values: Float[np.ndarray, "N"]) -> ChannelFacts:
     values = values.astype(np.float64)
-    quantiles = np.quantile(values, (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
+    quantiles = _quantiles(values, (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES)
     return ChannelFacts(
         mean=float(values.mean()),
         std=float(values.std()),
         minimum=float(values.min()),
         maximum=float(values.max()),
-        quantiles=tuple(float(q) for q in quantiles),
+        quantiles=tuple(quantiles.tolist()),
     )
+
+
+def _quantiles(values: Float[np.ndarray, "N"], levels: Float[np.ndarray, "Q"]) -> Float[np.ndarray, "Q"]:
+    """Quantiles, linear between order statistics: q of n values lies at (n - 1) q of the sorted ones.
+
+    Digit for digit what `numpy.quantile` gives, which partitions the values about each of the levels in turn; for a
+    thousand levels one sort is a hundred times faster.
+    """
+    ordered = np.sort(values)
+    position = levels * (values.size - 1)
+    below = np.floor(position).astype(np.int64)
+    low, high = ordered[below], ordered[np.minimum(below + 1, values.size - 1)]
+    fraction, step = position - below, high - low
+    # From the nearer end, so that a level that falls on a value gives that value.
+    found: np.ndarray = np.where(fraction < 0.5, low + step * fraction, high - step * (1 - fraction))
+    return found
 
 
 def pool_facts(cases: Sequence[CaseFacts], *, channels: Sequence[str]) -> Fingerprint:

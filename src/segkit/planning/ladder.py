@@ -8,10 +8,13 @@ rung `nnunet`, whose rate belongs to SGD with Nesterov momentum 0.99.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from segkit.errors import UsageError
 from segkit.planning.device import DeviceFacts
 from segkit.planning.rules import RESIDUAL_BLOCKS, Budget
+
+Mirror: TypeAlias = Literal["all", "patient"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Rung:
         steps_per_epoch: Optimiser steps an epoch.
         max_epochs: Epochs by default.
         learning_rate: Peak rate.
+        ema_decay: Of the average of the weights; 0 for none.
+        mirror: Along which axes of volumes: "all", as nnU-Net, or "patient", left-right only, since along another one
+            a mirror image is no possible patient. Long schedules learn from the impossible too; short ones pay for it.
     """
 
     purpose: str
@@ -35,6 +41,8 @@ class Rung:
     steps_per_epoch: int
     max_epochs: int
     learning_rate: float
+    ema_decay: float = 0.0
+    mirror: Mirror = "all"
 
     def budget(self, dimensions: int) -> Budget:
         """The budget for 2 or 3 spatial axes."""
@@ -59,8 +67,12 @@ LADDER: Mapping[str, Rung] = MappingProxyType(
             pictures=Budget(16, 128, 41e6, 1, max_stages=6, dataset_share=1.0, max_batch=16, max_voxels=384**2),
             blocks=(1, 2, 2, 2, 2, 2),
             steps_per_epoch=25,
-            max_epochs=16,
-            learning_rate=2e-3,
+            max_epochs=40,
+            # Tuned on hippocampi of people that no reported number is of: with 2e-3 and no average, mirrored along all
+            # axes, 900 steps reached what 225 steps of this do.
+            learning_rate=4e-3,
+            ema_decay=0.99,
+            mirror="patient",
         ),
         "base": Rung(
             purpose="one GPU with 8 GB: nnU-Net's default network and patch",

@@ -2,16 +2,18 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from segkit.errors import DataError, UsageError
+from segkit.networks.memory_format import choose_channels_last
+from segkit.planning.budget import divided, validation_distance
 from segkit.planning.device import DeviceFacts
 from segkit.planning.fingerprint import Fingerprint, Intensity
-from segkit.planning.ladder import LADDER, choose_rung
+from segkit.planning.ladder import LADDER, Mirror, choose_rung
 from segkit.planning.plan import Normalisation, Plan, Precision
 from segkit.planning.rules import (
     Budget,
@@ -46,6 +48,7 @@ def make_plan(
     overrides: Mapping[str, Any] | None = None,
     laterality: Laterality = "auto",
     num_tuning: int = 0,
+    max_steps: int | None = None,
 ) -> Plan:
     """The plan of a training.
 
@@ -58,6 +61,7 @@ def make_plan(
         laterality: "sided": left and right are different classes, never mirror along left-right; "none": the
             structures have no side; "auto": sided where class names look it.
         num_tuning: Cases that a validation predicts.
+        max_steps: Length of the training in optimiser steps, instead of epochs and their length.
 
     Raises:
         UsageError: For an unknown plan or field, or a value that does not fit the data.
@@ -95,9 +99,10 @@ def make_plan(
     reasons["batch_dice"] = f"a patch covers {min(share, 1):.0%} of the median image"
     precision, reasons["precision"] = _precision(device)
     normalisation, reasons["normalisation"] = _normalisation(fingerprint, given.get("normalisation"))
-    flips, reasons["flip_axes"] = _flip_axes(labels, fingerprint, laterality)
-    for key in ("steps_per_epoch", "max_epochs", "learning_rate"):
+    flips, reasons["flip_axes"] = _flip_axes(labels, fingerprint, laterality, rung.mirror)
+    for key in ("steps_per_epoch", "max_epochs", "learning_rate", "ema_decay"):
         reasons[key] = f"rung {rung_name}"
+    reasons["compile"] = f"not asked for, and on {device.kind} not timed to pay"
     reasons["tile_batch"] = "what fits in training fits in inference"
 
     plan = Plan(
@@ -118,13 +123,21 @@ def make_plan(
         steps_per_epoch=rung.steps_per_epoch,
         max_epochs=rung.max_epochs,
         learning_rate=rung.learning_rate,
+        ema_decay=rung.ema_decay,
         validation_every_n_epochs=1,
         precision=precision,
         tile_batch=min(found.batch_size, 16),
         flip_axes=flips,
     )
     plan = replace(plan, **{key: value for key, value in given.items() if key != "normalisation"})
-    if "validation_every_n_epochs" not in given:
+    if "channels_last" not in given:
+        chosen, reasons["channels_last"] = choose_channels_last(device.kind, plan.precision, plan.dimensions)
+        plan = replace(plan, channels_last=chosen)
+    if max_steps is not None:
+        plan = of_length(plan, max_steps, shortest=rung.steps_per_epoch, keep=given)
+        reasons.update(dict.fromkeys(("max_epochs", "steps_per_epoch"), f"trainer.max_steps={max_steps}"))
+        reasons["validation_every_n_epochs"] = "about ten times a run whose length is given in steps"
+    elif "validation_every_n_epochs" not in given:
         every = validation_interval(plan, median_shape, num_tuning=num_tuning)
         reasons["validation_every_n_epochs"] = (
             f"{num_tuning} whole images cost at most {_VALIDATION_SHARE:.0%} of the time, at least 4 times a run"
@@ -132,6 +145,22 @@ def make_plan(
         plan = replace(plan, validation_every_n_epochs=every)
     reasons.update(dict.fromkeys(given, "given by the user"))
     return replace(plan, reasons=reasons)
+
+
+def of_length(plan: Plan, max_steps: int, *, shortest: int, keep: Container[str] = ()) -> Plan:
+    """The plan for a run of so many steps.
+
+    Args:
+        plan: Everything else.
+        max_steps: Optimiser steps.
+        shortest: Steps of the rung's epoch; see `budget.divided`.
+        keep: Fields that stay as they are.
+    """
+    epochs, length = divided(max_steps, shortest=shortest)
+    plan = replace(plan, max_epochs=epochs, steps_per_epoch=length)
+    if "validation_every_n_epochs" in keep:
+        return plan
+    return replace(plan, validation_every_n_epochs=validation_distance(epochs))
 
 
 def validation_interval(plan: Plan, median_shape: Sequence[float | int], *, num_tuning: int) -> int:
@@ -260,18 +289,25 @@ def _precision(device: DeviceFacts) -> tuple[Precision, str]:
     return "32-true", f"{device.name} does not compute bfloat16 natively"
 
 
-def _flip_axes(labels: Labels, fingerprint: Fingerprint, laterality: Laterality) -> tuple[tuple[int, ...], str]:
-    """Axes along which flips keep the labels right.
+def _flip_axes(
+    labels: Labels, fingerprint: Fingerprint, laterality: Laterality, mirror: Mirror
+) -> tuple[tuple[int, ...], str]:
+    """Axes along which flips keep the labels right, and the rung's choice among them.
 
     Axis 0 runs from left to right in RAS+ order. A picture has no patient axes: with sided labels it is not
-    mirrored at all.
+    mirrored at all, without them along all axes.
     """
-    axes = tuple(range(fingerprint.dimensions))
+    axes, patient = tuple(range(fingerprint.dimensions)), fingerprint.dimensions == 3 and fingerprint.unit == "mm"
     names = sided(labels.foreground)
     if laterality == "none" or (laterality == "auto" and not names):
-        return axes, "no class name looks sided" if laterality == "auto" else "data.laterality=none"
+        because = "no class name looks sided" if laterality == "auto" else "data.laterality=none"
+        if patient and mirror == "patient":
+            return (0,), f"{because}; left-right only: along the others a mirror image is no possible patient"
+        return axes, because
     because = f"{', '.join(names)} look sided" if laterality == "auto" else "data.laterality=sided"
-    if fingerprint.dimensions == 3 and fingerprint.unit == "mm":
+    if patient and mirror == "patient":
+        return (), f"{because}: not mirrored along left-right (axis 0), nor along the others, where nobody is"
+    if patient:
         return axes[1:], f"{because}: not mirrored along left-right (axis 0)"
     return (), f"{because} and the picture's left-right axis is not known: not mirrored"
 

@@ -13,6 +13,9 @@ from segkit.types import Labels, Size, Spacing
 Scheme: TypeAlias = Literal["zscore", "ct", "none"]
 Precision: TypeAlias = Literal["bf16-mixed", "16-mixed", "32-true"]
 
+_ADDED = frozenset({"num_classes", "max_steps"})
+"""Written for readers; they follow from the fields."""
+
 
 @dataclass(frozen=True)
 class Normalisation:
@@ -53,8 +56,11 @@ class Plan:
         steps_per_epoch: Optimiser steps an epoch.
         max_epochs: Epochs.
         learning_rate: Peak learning rate.
+        ema_decay: Decay a step of the average of the weights that is validated and kept; 0 where there is none.
         validation_every_n_epochs: Whole-image validation after every so many epochs.
         precision: Lightning's name for it.
+        channels_last: Whether the network and its input lie channels last in memory: speed, and the last digits.
+        compile: Whether the network is compiled: speed, and the last digits.
         tile_batch: Tiles predicted together.
         flip_axes: Spatial axes along which a mirror image is still a possible patient.
         reasons: Why, by field name.
@@ -81,6 +87,9 @@ class Plan:
     precision: Precision
     tile_batch: int
     flip_axes: tuple[int, ...]
+    ema_decay: float = 0.0
+    channels_last: bool = False
+    compile: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,6 +101,11 @@ class Plan:
     def in_channels(self) -> int:
         """Input channels."""
         return len(self.channels)
+
+    @property
+    def max_steps(self) -> int:
+        """Optimiser steps of the whole run: `trainer.max_steps` of the line that makes it again."""
+        return self.steps_per_epoch * self.max_epochs
 
     @property
     def supervised_levels(self) -> int | None:
@@ -109,14 +123,16 @@ class Plan:
         return {key: record[key] for key in ("dimensions", "channels", "labels", "spacing", "normalisation")}
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-clean fields; `num_classes` is added for readers."""
+        """JSON-clean fields; `num_classes` and `max_steps` are added for readers."""
         record: dict[str, Any] = _listed(asdict(self))
-        return {**record, "num_classes": self.num_classes}
+        return {**record, "num_classes": self.num_classes, "max_steps": self.max_steps}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Plan":
         """The inverse of `to_json`."""
-        values = {key: _tupled(value) for key, value in record.items() if key != "num_classes"}
+        values = {key: _tupled(value) for key, value in record.items() if key not in _ADDED}
+        # A plan written before the memory format was in it: what was done then.
+        values.setdefault("channels_last", record.get("precision") == "bf16-mixed")
         labels = record["labels"]
         values["labels"] = Labels(
             names=tuple(labels["names"]),

@@ -36,9 +36,12 @@ def implausible(plan: Plan) -> str | None:
         "steps_per_epoch": _count(plan.steps_per_epoch),
         "max_epochs": _count(plan.max_epochs),
         "learning_rate": _real(plan.learning_rate),
+        "ema_decay": plan.ema_decay == 0 or (_real(plan.ema_decay) and plan.ema_decay < 1),
         "validation_every_n_epochs": _count(plan.validation_every_n_epochs),
         "precision": plan.precision in get_args(Precision),
         "tile_batch": _count(plan.tile_batch),
+        "channels_last": isinstance(plan.channels_last, bool),
+        "compile": isinstance(plan.compile, bool),
         "flip_axes": isinstance(plan.flip_axes, tuple) and set(plan.flip_axes) <= set(range(axes)),
     }
     wrong = next((field for field, holds in rules.items() if not holds), None)

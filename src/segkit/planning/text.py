@@ -26,9 +26,12 @@ def describe_plan(plan: Plan) -> str:
         "steps_per_epoch": str(plan.steps_per_epoch),
         "max_epochs": str(plan.max_epochs),
         "learning_rate": f"{plan.learning_rate:g}",
+        "ema_decay": f"{plan.ema_decay:g}" if plan.ema_decay else "none",
         "validation_every_n_epochs": str(plan.validation_every_n_epochs),
         "precision": plan.precision,
         "tile_batch": str(plan.tile_batch),
+        "channels_last": str(plan.channels_last).lower(),
+        "compile": str(plan.compile).lower(),
         "flip_axes": ", ".join(str(axis) for axis in plan.flip_axes) or "none",
     }
     wide = max(len(name) for name in values)

@@ -37,6 +37,8 @@ class StartFacts:
         tracking: Store address, or "off".
         resume_line: The command that goes on with this run.
         resumed_from: What was restored, empty for a fresh start.
+        budget: What the run's time was made into, empty where its length was given otherwise.
+        memory: What training is predicted to take, and what is free; empty where nothing is known.
         warnings: One line each.
     """
 
@@ -64,6 +66,8 @@ class StartFacts:
     tracking: str
     resume_line: str
     resumed_from: str = ""
+    budget: str = ""
+    memory: str = ""
     warnings: Sequence[str] = ()
 
 
@@ -86,6 +90,12 @@ def start_banner(facts: StartFacts) -> str:
         ("MLflow", facts.tracking),
         ("go on with", facts.resume_line),
     ]  # fmt: skip
+    if facts.budget:
+        at = 1 + next(i for i, (name, _) in enumerate(rows) if name == "training")
+        rows.insert(at, ("budget", facts.budget))
+    if facts.memory:
+        at = 1 + next(i for i, (name, _) in enumerate(rows) if name == "device")
+        rows.insert(at, ("memory", facts.memory))
     if facts.resumed_from:
         rows.insert(0, ("resumed", facts.resumed_from))
     lines = [f"segkit {facts.version}  {facts.run_name}", *(f"  {name:<11} {text}" for name, text in rows)]

@@ -71,8 +71,10 @@ def draw_curves(metrics_jsonl: Path, path: Path) -> None:
 
 def curves_png(series: Mapping[str, Series]) -> bytes:
     """The four panels as PNG."""
-    figure = Figure(figsize=(12, 7.5), dpi=110, layout="constrained")
-    loss, dice, score, rate = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(12, 7.5), dpi=110)
+    # Fixed margins, wide enough for any number: a layout that measures the texts draws everything twice.
+    margins = {"left": 0.065, "right": 0.985, "top": 0.95, "bottom": 0.07, "wspace": 0.15, "hspace": 0.28}
+    loss, dice, score, rate = figure.subplots(2, 2, gridspec_kw=margins).flat
     per_epoch = steps_per_epoch(series)
     _panel(loss, "Loss", "configured loss")
     _line(loss, series.get("train/loss"), per_epoch, color=BY_STEP, linewidth=0.8, label="training, by step")

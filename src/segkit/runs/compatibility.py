@@ -31,6 +31,8 @@ FROZEN = (
     "scheduler",
     "score",
     "trainer.steps_per_epoch",
+    "trainer.max_steps",
+    "trainer.budget",
     "trainer.accumulate",
     "trainer.precision",
     "trainer.ema_decay",
@@ -50,6 +52,8 @@ FREE = (
     "trainer.devices",
     "trainer.threads",
     "trainer.gradient_clip",
+    "trainer.gradient_checkpointing",  # memory against time; the numbers stay
+    "trainer.check_memory",
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "validation.every_n_epochs",

@@ -4,6 +4,7 @@ runs/NAME/
     config.yaml      the resolved configuration
     plan.json        decisions with their reasons
     split.json       roles of the cases
+    budget.json      what trainer.budget was made into
     env.json         versions, host, git
     checkpoints/     step-00001234/ ..., index.json, last.json, best.json
     metrics.jsonl    what was measured, deterministic values only
@@ -18,6 +19,7 @@ runs/NAME/
     mlflow.lock      held by who brings a copy up to date
     nonfinite/       the first batches whose step was left out
     evaluations/     validations that are made apart from the training
+    profile/         where the time of a step goes
     ranks/           what several ranks are told and tell, while they train
     log.txt
     run.lock
@@ -72,6 +74,11 @@ class RunDirectory:
         return self.path / "split.json"
 
     @property
+    def budget(self) -> Path:
+        """What `trainer.budget` was made into."""
+        return self.path / "budget.json"
+
+    @property
     def env(self) -> Path:
         """Versions, host, git state of the latest life."""
         return self.path / "env.json"
@@ -100,6 +107,11 @@ class RunDirectory:
     def predictions(self) -> Path:
         """Folder of the tuning cases' predictions by the selected checkpoint."""
         return self.path / "predictions"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of the table and the trace of `trainer.profiler=step`."""
+        return self.path / "profile"
 
     @property
     def overlays(self) -> Path:

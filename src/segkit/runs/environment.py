@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "git": git_state(Path(__file__).parent),
     }
+
+
+def seconds_since_start(verb: str) -> float:
+    """Seconds since this process was started as `python -m segkit.VERB`.
+
+    A person who gives a run ten minutes counts the imports too. 0 where the process is another, such as a notebook,
+    or the system does not say.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    facts = Path("/proc/self/stat")
+    if getattr(spec, "name", "") != f"segkit.{verb}" or not facts.is_file():
+        return 0.0
+    # Field 22, counted after the name in brackets, which may hold anything: clock ticks since boot.
+    ticks = int(facts.read_text().rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def package_version(name: str) -> str | None:

@@ -1,9 +1,9 @@
 """What the training process and an evaluation apart from it tell one another: files of the run's folder `evaluations`.
 
-    step-00000006.json   the result, written by the evaluation, removed when it was applied
-    step-00000006.log    what the evaluation has printed; stays where it failed
-    queue.json           which checkpoint is at work and which waits, for `status`
-    cases.json           the tuning cases
+step-00000006.json   the result, written by the evaluation, removed when it was applied
+step-00000006.log    what the evaluation has printed; stays where it failed
+queue.json           which checkpoint is at work and which waits, for `status`
+cases.json           the tuning cases
 """
 
 import math

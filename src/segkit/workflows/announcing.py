@@ -18,6 +18,7 @@ from segkit.runs.environment import package_version
 from segkit.runs.manifest import checkpoint_path
 from segkit.runs.resume import ResumePoint
 from segkit.runs.selection import FEW_CASES, Selection
+from segkit.workflows.memory import MemoryFacts
 
 
 def start_facts(
@@ -31,6 +32,7 @@ def start_facts(
     max_epochs: int,
     point: ResumePoint | None,
     changes: Sequence[str],
+    memory: MemoryFacts | None = None,
 ) -> StartFacts:
     """What stands in the banner.
 
@@ -44,6 +46,7 @@ def start_facts(
         max_epochs: Epochs in all.
         point: Where the run goes on, or None.
         changes: What has changed since its last life.
+        memory: What training is predicted to take; None where nobody asked.
     """
     tracking, settings = config["tracking"], EvaluationSettings.from_config(config)
     tuning, epochs_done = len(opened.roles.tuning), point.entry.epoch if point else 0
@@ -75,7 +78,13 @@ def start_facts(
         tracking="off" if tracking["name"] == "none" else str(tracking["uri"] or config["paths"]["mlflow"]),
         resume_line=command_line("train", [f"run_name={_name(config, directory)}", *_typed(config)]),
         resumed_from=resumed,
-        warnings=[*_few(tuning), *(str(finding) for finding in opened.findings if finding.level == "warning")],
+        budget="" if config["trainer"]["budget"] is None else plan.reasons.get("max_epochs", ""),
+        memory=memory.text if memory else "",
+        warnings=[
+            *_few(tuning),
+            *(memory.warnings if memory else ()),
+            *(str(finding) for finding in opened.findings if finding.level == "warning"),
+        ],
     )
 
 
@@ -134,3 +143,11 @@ def _name(config: Mapping[str, Any], directory: RunDirectory) -> str:
 def _typed(config: Mapping[str, Any]) -> list[str]:
     """Overrides of the command line as they were typed, without the run's name: to repeat them when resuming."""
     return [word for word in config.get("overrides", []) if not word.startswith("run_name=")]
+
+
+def profile_block(folder: Path) -> str:
+    """What `trainer.profiler=step` has found: the table, and where the trace lies; empty where there is neither."""
+    table, trace = folder / "table.txt", folder / "trace.json"
+    parts = [table.read_text()] if table.is_file() else []
+    parts += [f"trace  {trace} (opens in https://ui.perfetto.dev)\n"] if trace.is_file() else []
+    return "\n".join(["", *parts]) if parts else ""

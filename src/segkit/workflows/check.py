@@ -9,6 +9,7 @@ from segkit.data.findings import Finding, counts, describe
 from segkit.data.groups import groups_are_known
 from segkit.data.labels import infer_labels
 from segkit.data.layouts import Dataset, discover
+from segkit.data.pipeline import preparation_workers
 from segkit.data.sample import sample_root
 from segkit.errors import DataError
 from segkit.types import Labels
@@ -35,7 +36,14 @@ def run(config: Mapping[str, Any]) -> list[Finding]:
             labels = infer_labels(dataset, (), kind=data["labels"], ignore=data["ignore_label"])
         except DataError as error:
             findings.append(Finding.of(error))
-    findings += check_cases(dataset.cases, labels, dataset=dataset, kind=data["labels"], ignore=data["ignore_label"])
+    findings += check_cases(
+        dataset.cases,
+        labels,
+        dataset=dataset,
+        kind=data["labels"],
+        ignore=data["ignore_label"],
+        workers=preparation_workers(dataset.cases),
+    )
     if config.get("json"):
         print(json.dumps([finding.to_json() for finding in findings], indent=1))
     else:

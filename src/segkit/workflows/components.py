@@ -1,6 +1,7 @@
 """The parts of a training, each built from configuration, plan and run folder."""
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 from torch.distributed import is_torchelastic_launched
 from torch.nn.parallel import DistributedDataParallel
 
+from segkit.callbacks.budget_watch import BudgetWatch
 from segkit.callbacks.checkpointing import Checkpointing, DirectoryCheckpointIO
 from segkit.callbacks.consumption import Consumption
+from segkit.callbacks.data_wait import DataWait
 from segkit.callbacks.divergence import Limits
 from segkit.callbacks.early_stopping import EarlyStopping, Patience
 from segkit.callbacks.evaluation_apart import EvaluationApart
@@ -28,6 +32,7 @@ from segkit.callbacks.progress import progress
 from segkit.callbacks.recording import Recording
 from segkit.callbacks.shared_buffers import SharedBuffers
 from segkit.callbacks.snapshots import Snapshot, Snapshots
+from segkit.callbacks.step_profile import StepProfile
 from segkit.callbacks.throughput import Throughput
 from segkit.callbacks.weight_averaging import WeightAveraging
 from segkit.configuration import build_network, build_optimizer, build_recipe, build_scheduler
@@ -36,6 +41,8 @@ from segkit.data.pipeline import Prepared, loader_workers
 from segkit.data.stored_case import StoredCase
 from segkit.evaluation import EvaluationSettings
 from segkit.module.segmentation import SegmentationModule
+from segkit.networks.checkpointing import checkpoint_stages
+from segkit.networks.compilation import Forward, compile_network
 from segkit.networks.memory_format import to_device
 from segkit.ops.intensity import statistics
 from segkit.ops.keyed_random import torch_seed
@@ -44,6 +51,9 @@ from segkit.planning.plan import Plan
 from segkit.runs.directory import RunDirectory
 from segkit.runs.manifest import checkpoint_path
 from segkit.tracking.journal import Journal, read_rows
+from segkit.workflows.out_of_memory import is_out_of_memory
+
+_logger = logging.getLogger(__name__)
 
 WEIGHTS_STREAM = 6
 _STATISTICS_CASES = 16
@@ -59,12 +69,20 @@ class Components:
         datamodule: Loaders and n.
         trainer: Lightning's, with all callbacks.
         early_stopping: Knows why training stopped; None where it is off.
+        budget: Keeps the training within its seconds; None where it has no budget.
     """
 
     module: SegmentationModule
     datamodule: SegmentationDataModule
     trainer: Trainer
     early_stopping: EarlyStopping | None
+    budget: BudgetWatch | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why training ended before its last epoch; empty where it did not."""
+        reasons = (each.reason for each in (self.early_stopping, self.budget) if each is not None)
+        return next((reason for reason in reasons if reason), "")
 
 
 def build_components(
@@ -78,6 +96,7 @@ def build_components(
     max_epochs: int,
     snapshots: Sequence[tuple[Snapshot, int]] = (),
     callbacks: Sequence[Callback] = (),
+    budget: BudgetWatch | None = None,
 ) -> Components:
     """Everything that `Trainer.fit` takes.
 
@@ -91,11 +110,14 @@ def build_components(
         max_epochs: Epochs in all.
         snapshots: (function, every n epochs) to call after an epoch and its checkpoint.
         callbacks: More of the caller's.
+        budget: What keeps the training within its seconds.
     """
     # Weights depend on the seed alone, not on what drew random numbers before.
     torch.manual_seed(torch_seed(config["seed"], 0, WEIGHTS_STREAM))
-    network = to_device(build_network(config, plan, trust=True), device.kind, precision=plan.precision)
+    network = to_device(build_network(config, plan, trust=True), device.kind, channels_last=plan.channels_last)
     trainer = config["trainer"]
+    if trainer["gradient_checkpointing"]:
+        checkpoint_stages(network)
     module = SegmentationModule(
         network,
         loss,
@@ -107,6 +129,7 @@ def build_components(
         precision=plan.precision,
         seed=config["seed"],
         log_every_n_steps=trainer["log_every_n_steps"],
+        compiled=_compiled(network, plan, device) if plan.compile else None,
     )
     datamodule = SegmentationDataModule(
         prepared.train,
@@ -142,8 +165,8 @@ def build_components(
             num_sanity_val_steps=0,
             log_every_n_steps=trainer["log_every_n_steps"],
             deterministic=config["deterministic"],
-            profiler=trainer["profiler"],
-            callbacks=[*callbacks, *ours],
+            profiler=_profiler(config, module, run),
+            callbacks=[*callbacks, *([budget] if budget is not None else []), *ours],
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
@@ -151,7 +174,32 @@ def build_components(
             default_root_dir=run.path,
         ),
         early_stopping=stopping,
+        budget=budget,
     )
+
+
+def _compiled(network: nn.Module, plan: Plan, device: DeviceFacts) -> Forward | None:
+    """The network compiled for the plan's batch; None, with a warning, where that fails: only the speed is another."""
+    if is_torchelastic_launched():
+        _logger.warning("plan.compile=true: the network is not compiled where several ranks train")
+        return None
+    example = torch.zeros((plan.batch_size, plan.in_channels, *plan.patch_size), device=device.kind)
+    found = compile_network(network, example, precision=plan.precision, is_out_of_memory=is_out_of_memory)
+    if not found.compiled:
+        _logger.warning("The network is trained as it is: %s", found.reason)
+        return None
+    return found.forward
+
+
+def _profiler(config: Mapping[str, Any], module: SegmentationModule, run: RunDirectory) -> StepProfile | str | None:
+    """What listens to the hooks of the loop: the first rank writes it down."""
+    name: str | None = config["trainer"]["profiler"]
+    if name != "step":
+        return name
+    folder = run.profile if os.environ.get("RANK", "0") == "0" else None
+    profile = StepProfile(folder, batches_per_step=config["trainer"]["accumulate"])
+    profile.watch_loss(module.loss)
+    return profile
 
 
 def _early_stopping(config: Mapping[str, Any]) -> EarlyStopping | None:
@@ -188,12 +236,11 @@ def _callbacks(
     apart = _evaluation_apart(config, plan, checkpointing, journal, run=run) if prepared.tuning else None
     if stopping is not None and apart is not None:
         stopping.scores = apart.scores
-    averaging = config["trainer"]["ema_decay"]
     warmup = config["early_stopping"]["warmup_epochs"]
     return [
         Consumption(),
         SharedBuffers(),
-        *([WeightAveraging(averaging)] if averaging is not None else []),
+        *([WeightAveraging(plan.ema_decay)] if plan.ema_decay else []),
         NonFiniteGuard(
             run.path / "nonfinite",
             journal,
@@ -201,6 +248,7 @@ def _callbacks(
             every_n_steps=config["trainer"]["log_every_n_steps"],
         ),
         throughput,
+        DataWait(lambda: throughput.latest),
         Notes(prepared=prepared_statistics(prepared.train), warmup_epochs=warmup),
         *([stopping] if stopping is not None else []),
         Preemption(stop.ask),

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import distributed as dist
 
 from segkit.errors import OutOfMemory
+from segkit.planning.training_memory import can_recompute
 from segkit.runs.checkpoints import newest_valid
 from segkit.runs.directory import RunDirectory
 from segkit.workflows.components import Components
@@ -37,18 +38,20 @@ def fit(parts: Components, *, checkpoint: Path | None) -> str:
         raise told from error
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()  # what follows, the first rank does alone
-    return parts.early_stopping.reason if parts.early_stopping else ""
+    return parts.reason
 
 
 def _out_of_memory(error: Exception, parts: Components) -> OutOfMemory | None:
     trainer = parts.trainer
     if not is_out_of_memory(error):
         return None
+    module = parts.module
     return explain_out_of_memory(
         error,
-        plan=parts.module.plan,
+        plan=module.plan,
         stage=stage_of(error),
         device=str(trainer.strategy.root_device),
         accumulate=trainer.accumulate_grad_batches,
         checkpoint=newest_valid(RunDirectory(Path(trainer.default_root_dir)).checkpoints),
+        recompute=can_recompute(module.network) is True,
     )

@@ -25,7 +25,7 @@ from segkit.errors import DataError, StorageError, UsageError
 from segkit.evaluation import EvaluationSettings, native_prediction
 from segkit.evaluation.case import image_of
 from segkit.inference.predictor import Predictor
-from segkit.networks.memory_format import to_device
+from segkit.networks.memory_format import choose_channels_last, to_device
 from segkit.ops.resample import resample_image
 from segkit.planning.device import device_facts
 from segkit.planning.plan import Plan
@@ -136,8 +136,11 @@ def load(
     _put(network, weights, where=directory.name)
     device = torch.device(device_facts(accelerator).kind)
     precision = _precision(precision or config.get("trainer", {}).get("precision") or plan.precision, device)
+    channels_last = plan.channels_last
+    if precision != plan.precision:
+        channels_last, _ = choose_channels_last(device.type, precision, plan.dimensions)
     predictor = Predictor(
-        to_device(network, device, precision=precision).eval(),
+        to_device(network, device, channels_last=channels_last).eval(),
         patch_size=plan.patch_size,
         num_classes=plan.num_classes,
         step=settings.step if step is None else step,

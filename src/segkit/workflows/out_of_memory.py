@@ -2,7 +2,8 @@
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import walk_tb
 from typing import Literal, TypeAlias
@@ -12,6 +13,7 @@ import torch
 from segkit.errors import OutOfMemory, SegkitError
 from segkit.planning.ladder import LADDER
 from segkit.planning.plan import Plan
+from segkit.planning.training_memory import size_text
 from segkit.types import Size
 
 Stage: TypeAlias = Literal["training", "validation", "loading"]
@@ -27,6 +29,31 @@ _TEXTS = (
 _VALIDATION_FRAMES = frozenset({"validation_step", "evaluate_case"})
 _RUNGS = ("tiny", "small", "base", "large")
 _AS_BASE = {"nnunet": "base"}
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Keys that need less memory.
+
+    Args:
+        keys: As they are typed.
+        note: What is to be said of them.
+        plan: The plan as it would be; None where that is not known without the data.
+        rung: The rung of the ladder that they ask for, or "".
+        recompute: Whether they switch gradient checkpointing on.
+        same_run: Whether a run that has begun may take them.
+    """
+
+    keys: str
+    note: str = ""
+    plan: Plan | None = None
+    rung: str = ""
+    recompute: bool = False
+    same_run: bool = False
+
+
+Predicted: TypeAlias = Callable[[Remedy], int | None]
+"""Bytes that training would take with a remedy; None where that is not known."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -52,6 +79,8 @@ def explain_out_of_memory(
     device: str,
     accumulate: int = 1,
     checkpoint: Path | None = None,
+    recompute: bool = False,
+    predicted: Predicted | None = None,
 ) -> OutOfMemory | None:
     """The message for a training that ran out of memory; None for any other error, and for one that has its own.
 
@@ -62,6 +91,8 @@ def explain_out_of_memory(
         device: The device as torch writes it, "cuda:0".
         accumulate: Batches of an optimizer step.
         checkpoint: The last whole checkpoint; None where none was written yet.
+        recompute: Whether gradient checkpointing could be switched on.
+        predicted: What training would take with a remedy; None: nothing is said of that.
     """
     if isinstance(error, SegkitError) or not is_out_of_memory(error):
         return None
@@ -73,7 +104,11 @@ def explain_out_of_memory(
         f"Out of memory in {stage}: {what} is too small for this run. {kept}",
         where=f"{device}: {sizes}",
         why=_first_line(next(each for each in _causes(error) if _is_one(each))),
-        mend=_mend(plan, stage, device=device, accumulate=accumulate),
+        mend=mend_text(
+            remedies(plan, stage, device=device, accumulate=accumulate, recompute=recompute),
+            device=device,
+            predicted=predicted if stage == "training" else None,
+        ),
     )
 
 
@@ -94,35 +129,65 @@ def smaller_patch(plan: Plan) -> Size | None:
     return tuple(patch)
 
 
-def _mend(plan: Plan, stage: Stage, *, device: str, accumulate: int) -> str:
-    """The keys that help, cheapest first: those of this run, then those that make another run of it."""
+def remedies(plan: Plan, stage: Stage, *, device: str, accumulate: int, recompute: bool) -> list[Remedy]:
+    """What helps, cheapest first: what this run may change, then what makes another run of it.
+
+    Args:
+        plan: The run's plan.
+        stage: What needs the memory.
+        device: The device as torch writes it.
+        accumulate: Batches of an optimizer step.
+        recompute: Whether gradient checkpointing could be switched on.
+    """
     if stage == "loading":
-        return "data.workers=<fewer>: each worker holds batches of its own; the same run_name goes on from there"
-    now = []
+        note = ": each worker holds batches of its own"
+        return [Remedy("data.workers=<fewer>", note, same_run=True)]
+    found = []
+    if stage == "training" and recompute:
+        note = " (the same numbers, about a third more time)"
+        found.append(Remedy("trainer.gradient_checkpointing=true", note, plan=plan, recompute=True, same_run=True))
     if stage == "validation" and plan.tile_batch > 1:
-        now.append("validation.tile_batch=1")
-    other = []
-    if plan.batch_size > 1 and stage == "training":
+        found.append(Remedy("validation.tile_batch=1", plan=replace(plan, tile_batch=1), same_run=True))
+    if stage == "training" and plan.batch_size > 1:
         half = max(1, plan.batch_size // 2)
-        factor = math.ceil(plan.batch_size / half)
-        other.append(f"plan.batch_size={half} trainer.accumulate={accumulate * factor} (as many samples in a step)")
+        more = accumulate * math.ceil(plan.batch_size / half)
+        keys = f"plan.batch_size={half} trainer.accumulate={more}"
+        found.append(Remedy(keys, " (as many samples in a step)", plan=replace(plan, batch_size=half)))
     patch = smaller_patch(plan)
     if patch is not None:
-        other.append(f"plan.patch_size=[{','.join(map(str, patch))}]")
+        keys = f"plan.patch_size=[{','.join(map(str, patch))}]"
+        found.append(Remedy(keys, plan=replace(plan, patch_size=patch)))
     smaller = _smaller_rung(plan.name)
     if smaller is not None:
-        other.append(f"plan={smaller}")
+        found.append(Remedy(f"plan={smaller}", rung=smaller))
     if plan.precision == "32-true" and device != "cpu":
-        other.append("trainer.precision=bf16-mixed")
+        found.append(Remedy("trainer.precision=bf16-mixed", plan=replace(plan, precision="bf16-mixed")))
+    return found
+
+
+def mend_text(found: Sequence[Remedy], *, device: str, predicted: Predicted | None = None) -> str:
+    """The remedies in one line, each with what training would take.
+
+    Args:
+        found: Cheapest first.
+        device: The device as torch writes it.
+        predicted: Bytes of each; None: nothing is said of that.
+    """
+
+    def told(remedy: Remedy) -> str:
+        size = predicted(remedy) if predicted is not None else None
+        return remedy.keys + remedy.note + (f" [{size_text(size)}]" if size is not None else "")
+
+    now = [told(remedy) for remedy in found if remedy.same_run]
+    other = [told(remedy) for remedy in found if not remedy.same_run]
     parts = []
     if now:
-        parts.append(f"{' or '.join(now)}, and the same run_name goes on from the checkpoint")
+        parts.append(f"{' or '.join(now)}, and the same run_name goes on")
     if other:
-        keeps = "with another run_name, since a run keeps its plan"
-        parts.append(f"{', or '.join(other)}; {keeps}")
+        parts.append(f"{', or '.join(other)}; with another run_name, since a run keeps its plan")
     if device.startswith("cuda"):
         parts.append("look with nvidia-smi whether other programs hold memory of the device")
-    return ("; or " if now else "; ").join(parts) or "a machine with more memory"
+    return ("; or " if now and other else "; ").join(parts) or "a machine with more memory"
 
 
 def _smaller_rung(name: str) -> str | None:

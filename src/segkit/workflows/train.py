@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
+from segkit.callbacks.budget_watch import BudgetWatch
 from segkit.callbacks.quiet import quiet
 from segkit.configuration import build_loss, build_network
 from segkit.data.pipeline import Opened, prepare_dataset
@@ -26,6 +27,7 @@ from segkit.reporting.banner import end_block, start_banner
 from segkit.reporting.report import write_report
 from segkit.runs.compatibility import refuse_incompatible
 from segkit.runs.directory import RunDirectory
+from segkit.runs.environment import seconds_since_start
 from segkit.runs.files import remove_tree, write_json
 from segkit.runs.horizon import horizon
 from segkit.runs.index import load_index, refresh
@@ -39,7 +41,7 @@ from segkit.runs.scores import unscored
 from segkit.tracking.journal import Journal
 from segkit.tracking.uploader import Uploader
 from segkit.workflows import rank
-from segkit.workflows.announcing import device_text, end_facts, start_facts
+from segkit.workflows.announcing import device_text, end_facts, profile_block, start_facts
 from segkit.workflows.components import Components, build_components, set_threads
 from segkit.workflows.copying import begin_copy, finish_copy, open_copy
 from segkit.workflows.deciding import decide
@@ -49,6 +51,8 @@ from segkit.workflows.joining import announce, joined_rank, joined_world, local_
 from segkit.workflows.launch import train_on_ranks
 from segkit.workflows.life import Life
 from segkit.workflows.loading import TrainedRun, load
+from segkit.workflows.memory import require_memory
+from segkit.workflows.rehearsal import Budget, measured, worth_timing
 from segkit.workflows.stopping import end_at_once, stoppable
 from segkit.workflows.stored import require_own_files
 
@@ -72,7 +76,7 @@ def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> Traine
         RunInUseError: Another process trains it.
         Preempted: A signal asked for the end; the state is saved.
     """
-    started = time.monotonic()
+    started = time.monotonic() - seconds_since_start("train")
     quiet()
     if joined_rank():
         rank.run(wait_for_run(), callbacks=callbacks)
@@ -152,12 +156,24 @@ class _Life:
                     (lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every),
                 ],
                 callbacks=callbacks,
+                budget=self._budget(),
             )
             network = parts.module.network
-        averaged = config["trainer"]["ema_decay"] is not None
+        averaged = plan.ema_decay > 0
         size = checkpoint_bytes(network, optimizer=config["optimizer"], averaged=averaged)
         require_room(directory.checkpoints, checkpoint=size)
         if not trained:
+            memory = require_memory(
+                config,
+                plan,
+                network,
+                loss=loss,
+                opened=opened,
+                prepared=prepared,
+                device=self.device,
+                started=self.ranks,
+                joined=(joined_world(), local_ranks()),
+            )
             device = device_text(self.device, self.threads, ranks=max(self.ranks, joined_world()))
             facts = start_facts(
                 config,
@@ -169,6 +185,7 @@ class _Life:
                 max_epochs=max_epochs,
                 point=self.point,
                 changes=self.changes,
+                memory=memory,
             )
             print(start_banner(facts), flush=True)
         if uploader:
@@ -215,9 +232,41 @@ class _Life:
     def _decide(self) -> tuple[Opened, Plan]:
         """Roles and plan: those of the run where it has them, else made now and written."""
         config, directory = self.config, self.directory
-        opened, plan = decide(config, directory, self.device)
+        opened, plan = decide(config, directory, self.device, measure=self._measured)
         directory.save_config(config)
         return opened, plan
+
+    def _measured(self, opened: Opened, plan: Plan) -> Plan:
+        """At the first start: the plan with what has to be timed before it can be decided."""
+        if joined_rank() is not None:
+            if self.config["trainer"]["budget"] is not None:
+                why = "under torchrun the steps of a budget would have to be timed by all ranks together"
+                raise UsageError(
+                    "A budget needs one process.", where="trainer.budget", why=why, mend="trainer.max_steps="
+                )
+            return plan
+        if not worth_timing(self.config, plan, self.device):
+            return plan
+        loss = build_loss(self.config, plan, trust=True)
+        return measured(
+            plan,
+            self.config,
+            device=self.device,
+            prepared=prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset()))),
+            loss=loss,
+            run=self.directory,
+            spent_s=self._spent_s,
+        )
+
+    def _spent_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def _budget(self) -> BudgetWatch | None:
+        """What keeps the training within its seconds; None where it has no budget."""
+        budget = Budget.read(self.directory)
+        if budget is None:
+            return None
+        return BudgetWatch(budget.budget_s, ending_s=budget.ending_s, max_steps=budget.max_steps, spent_s=self._spent_s)
 
     def _unscored(self, life: Life, plan: Plan) -> bool:
         """Whether a life that died after its last epoch has left checkpoints to validate apart."""
@@ -274,6 +323,8 @@ class _Life:
             finish_copy(uploader, reason=reason)
         directory.save_status("finished", **facts, ended=True)  # only now is nothing left to do
         minutes = (time.monotonic() - self.started) / 60
+        if self.config["trainer"]["profiler"] == "step":
+            print(profile_block(directory.profile))
         print(end_block(end_facts(directory, selection, reason=reason, minutes=minutes)), flush=True)
         return trained
 
