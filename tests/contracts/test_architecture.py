@@ -113,7 +113,7 @@ def test_nothing_imports_the_package_root():
 
 
 def test_every_test_file_is_named_after_what_it_tests():
-    """tests/x/test_y.py tests src/segkit/x/y.py (or a folder), or benchmarks/y.py; what tests the whole stands apart."""
+    """tests/x/test_y.py tests src/segkit/x/y.py or a folder y, or benchmarks/y.py; tests of the whole stand apart."""
     strays = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         folder = path.relative_to(ROOT / "tests").parent

@@ -44,6 +44,7 @@ from segkit.module.segmentation import SegmentationModule
 from segkit.networks.checkpointing import checkpoint_stages
 from segkit.networks.compilation import Forward, compile_network
 from segkit.networks.memory_format import to_device
+from segkit.ops.freed_memory import keep_freed_memory
 from segkit.ops.intensity import statistics
 from segkit.ops.keyed_random import torch_seed
 from segkit.planning.device import DeviceFacts
@@ -112,6 +113,8 @@ def build_components(
         callbacks: More of the caller's.
         budget: What keeps the training within its seconds.
     """
+    if device.kind == "cpu":
+        keep_freed_memory()
     # Weights depend on the seed alone, not on what drew random numbers before.
     torch.manual_seed(torch_seed(config["seed"], 0, WEIGHTS_STREAM))
     network = to_device(build_network(config, plan, trust=True), device.kind, channels_last=plan.channels_last)
