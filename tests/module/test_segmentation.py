@@ -57,9 +57,9 @@ class SquaredError(nn.Module):
         return (logits[:, 1:] - target.label).square().mean()
 
 
-def module(scheduler=schedules.poly) -> SegmentationModule:
+def module(scheduler=schedules.poly, *, network: nn.Module | None = None, compiled=None) -> SegmentationModule:
     return SegmentationModule(
-        Threshold(),
+        network or Threshold(),
         SquaredError(),
         plan=PLAN,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
@@ -67,6 +67,7 @@ def module(scheduler=schedules.poly) -> SegmentationModule:
         total_steps=20,
         settings=EvaluationSettings(),
         precision="32-true",
+        compiled=compiled,
     )
 
 
@@ -184,3 +185,22 @@ def test_without_a_known_norm_or_by_value_lightning_clips() -> None:
         made.gradient_norm = norm
         made.configure_gradient_clipping(torch.optim.SGD([parameter], lr=1.0), 1.0, algorithm)
         assert parameter.grad.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_weights_have_one_name_whether_a_compiled_network_stands_in_or_not(compiled: bool) -> None:
+    network, calls = Threshold(), []
+
+    def in_its_place(image: torch.Tensor) -> torch.Tensor:
+        calls.append(image)
+        return network(image)
+
+    made = module(network=network, compiled=in_its_place if compiled else None)
+    assert set(made.state_dict()) == {"network.weight"}
+    batch = Batch(torch.ones(1, 1, 8, 8), Target(torch.zeros(1, 1, 8, 8, dtype=torch.int64)), None, ("a",), (0,))
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, barebones=False)
+    made.log = lambda *_, **__: None  # there is no loop to log to
+    made.trainer = trainer
+    made.training_step(batch, 0).backward()
+    assert len(calls) == compiled
+    assert network.weight.grad is not None

@@ -82,7 +82,7 @@ class SegmentationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self._forward = network if compiled is None else compiled
+        self._compiled = compiled  # a function, no module: the weights have one name in a checkpoint
         self.loss = DeepSupervision(loss)
         self.plan = plan
         self.settings = settings
@@ -115,7 +115,7 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Loss of one batch."""
-        outputs = self._forward(batch.image)
+        outputs = (self._compiled or self.network)(batch.image)
         loss: Tensor = self.loss(outputs, batch.target)
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, batch_size=len(batch.n))
         with torch.no_grad():
