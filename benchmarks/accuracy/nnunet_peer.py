@@ -50,7 +50,7 @@ from benchmarks.accuracy.scoring import score_folder, write_table
 
 Mode = Literal["same_chance", "default"]
 _PLANS, _CONFIGURATION, _FOLD = "nnUNetPlans", "3d_fullres", 0
-_SMALL_FEATURES, _SMALL_BATCH = [16, 32, 64, 128], 4
+_SMALL_FEATURES, _SMALL_BATCH = [16, 32, 64, 128], 2
 _RATE, _DECAY = 2e-3, 1e-2
 _WARM_UP_STEPS, _TIMED_STEPS = 3, 15
 

@@ -10,13 +10,14 @@ from segkit.callbacks.stop_watch import FEWEST, WARM_UP, StopWatch
 
 
 class Machine(Callback):
-    """Slow first steps, then 0.5 s each; 3 s a validation."""
+    """Slow first steps, slower ones for a while, then 0.5 s each; 3 s a validation."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, slower: int = 0) -> None:
+        self.now, self.slower = 0.0, slower
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        self.now += 10.0 if trainer.global_step < WARM_UP else 0.5
+        after = trainer.global_step - WARM_UP
+        self.now += 10.0 if after < 0 else 0.9 if after < self.slower else 0.5
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         self.now += 1.5  # of two batches
@@ -25,13 +26,17 @@ class Machine(Callback):
         return self.now
 
 
-@pytest.mark.parametrize(("for_s", "steps"), [(0.0, FEWEST), (5.0, 10), (7.9, 16)])
-def test_mean_step_without_the_first_ones(tmp_path: Path, for_s: float, steps: int) -> None:
-    machine = Machine()
+@pytest.mark.parametrize(
+    ("for_s", "slower", "settled", "steps"),
+    # A third of the time, then two thirds: whole steps of 0.5 s that reach it; 0.9 s each for the slower ones.
+    [(0.0, 0, 1, FEWEST), (0.0, 1, 1, FEWEST), (6.0, 0, 4, 8), (7.9, 0, 6, 11), (6.0, 2, 3, 8), (6.0, 3, 3, 8)],
+)
+def test_mean_step_without_the_first_ones(tmp_path: Path, for_s: float, slower: int, settled: int, steps: int) -> None:
+    machine = Machine(slower)
     watch = StopWatch(for_s, clock=machine.clock)
     _, trainer = train(tmp_path, epochs=9, callbacks=(machine, watch), data=ToyData(batches=1000))
     assert watch.steps == steps
-    assert trainer.global_step == WARM_UP + steps
+    assert trainer.global_step == WARM_UP + settled + steps
     assert watch.step_s == pytest.approx(0.5)
     assert watch.validation_s == pytest.approx(3.0)
     assert watch.epoch_s == pytest.approx(0.0)

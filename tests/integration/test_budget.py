@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segkit.callbacks.stop_watch import FEWEST
-from segkit.errors import Preempted, UsageError
+from segkit.errors import OutOfMemory, Preempted, UsageError
 from segkit.planning.budget import steps_within
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import read_json
@@ -48,6 +48,12 @@ def test_the_stored_number_of_steps_makes_the_same_run_again(run_config, end_sta
     lengths = ("max_epochs", "steps_per_epoch", "validation_every_n_epochs")
     assert [read_json(again.plan)[key] for key in lengths] == [plan[key] for key in lengths]
     assert_bitwise_equal(expected, end_state(again.path))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_timed(run_config, monkeypatch):
+    monkeypatch.setattr(rehearsal, "rehearse", None)  # would be called to time it
+    with pytest.raises(OutOfMemory, match="Training would not fit"):
+        run(run_config("large", "trainer.budget=10m", "plan.batch_size=1000000", *WITHOUT_LENGTH))
 
 
 def test_a_resumed_run_is_not_timed_again(run_config, stop_after, monkeypatch, end_state, asked):

@@ -49,7 +49,7 @@ def test_a_laptop_gets_the_small_plan_for_the_hippocampi():
     plan = make_plan(HIPPOCAMPI, LABELS, device=LAPTOP)
     assert plan.name == "small"
     assert plan.patch_size == (40, 56, 40)
-    assert plan.batch_size == 4
+    assert plan.batch_size == 2
     assert plan.features == (16, 32, 64, 128)
     assert plan.precision == "bf16-mixed"
     assert (plan.learning_rate, plan.ema_decay) == (4e-3, 0.99)

@@ -62,14 +62,15 @@ LADDER: Mapping[str, Rung] = MappingProxyType(
         ),
         "small": Rung(
             purpose="a laptop or a small cloud machine without an accelerator: minutes",
-            # Elements for a batch of 4 x 40x56x40 voxels or 2 x 64^3; in 2D 4 x 256x256 pixels.
-            volumes=Budget(16, 128, 39e6, 1, max_stages=4, dataset_share=1.0, max_batch=8, max_voxels=64**3),
+            # Elements for a batch of 2 x 40x56x40 voxels, or a patch of 56x64x56; in 2D 4 x 256x256 pixels.
+            volumes=Budget(16, 128, 24e6, 1, max_stages=4, dataset_share=1.0, max_batch=8, max_voxels=64**3),
             pictures=Budget(16, 128, 41e6, 1, max_stages=6, dataset_share=1.0, max_batch=16, max_voxels=384**2),
             blocks=(1, 2, 2, 2, 2, 2),
-            steps_per_epoch=25,
+            steps_per_epoch=50,
             max_epochs=40,
             # Tuned on hippocampi of people that no reported number is of: with 2e-3 and no average, mirrored along all
-            # axes, 900 steps reached what 225 steps of this do.
+            # axes, 900 steps of 4 patches reached what 225 of this do. In the same five minutes twice as many steps
+            # of 2 patches came to a Dice of 0.875 against 0.871 (57 cases of 34 people, one seed each).
             learning_rate=4e-3,
             ema_decay=0.99,
             mirror="patient",

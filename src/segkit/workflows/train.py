@@ -248,11 +248,15 @@ class _Life:
         if not worth_timing(self.config, plan, self.device):
             return plan
         loss = build_loss(self.config, plan, trust=True)
+        prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
+        network = build_network(self.config, plan, trust=True)
+        # A rehearsal is a training: what would not fit is refused before it, not found out by it.
+        require_memory(self.config, plan, network, loss=loss, opened=opened, prepared=prepared, device=self.device)
         return measured(
             plan,
             self.config,
             device=self.device,
-            prepared=prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset()))),
+            prepared=prepared,
             loss=loss,
             run=self.directory,
             spent_s=self._spent_s,
