@@ -76,7 +76,7 @@ def _areas(spacing: tuple[float, ...]) -> Float[np.ndarray, " codes"]:
     # Not at the top: it brings in all of MONAI's metrics, which only this needs.
     from monai.metrics.utils import get_code_to_measure_table  # noqa: PLC0415
 
-    table, kernel = get_code_to_measure_table(spacing)
+    table, kernel = get_code_to_measure_table(spacing)  # type: ignore[no-untyped-call]
     bits = np.asarray(kernel).reshape(-1).astype(int)
     by_code = np.zeros(len(table))
     for code in range(len(table)):
