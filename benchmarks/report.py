@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from benchmarks.floors import verdict
@@ -137,9 +138,10 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def write(folder: Path, name: str, text: str) -> Path:
-    """Write a report beside the earlier ones; one of the same name is written over."""
+    """Write a report beside the earlier ones: NAME.md, NAME-2.md and so on."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.md"
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    path = next(path for path in (folder / f"{each}.md" for each in names) if not path.exists())
     path.write_text(text)
     return path
 

@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.floors import FLOORS, GPU_FLOORS, verdict
 from benchmarks.harness import Contender, Measured, Pair, Row, Spread
-from benchmarks.report import Outcome, comparison, details, document, number
+from benchmarks.report import Outcome, comparison, details, document, number, write
 from benchmarks.rows import NAMES, load
 
 
@@ -88,3 +88,9 @@ def test_a_row_is_called_as_its_module(name):
     assert load(name).name == name
     with pytest.raises(KeyError, match="there are"):
         load(f"{name}s")
+
+
+def test_a_report_of_the_same_day_stays(tmp_path):
+    written = [write(tmp_path / "results", "2026-01-01-cpu", text) for text in ("a", "b", "c")]
+    assert [path.name for path in written] == ["2026-01-01-cpu.md", "2026-01-01-cpu-2.md", "2026-01-01-cpu-3.md"]
+    assert [path.read_text() for path in written] == ["a", "b", "c"]
