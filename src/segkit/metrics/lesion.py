@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from segkit.metrics.lesion_detection import overlaps
 from segkit.ops.connected_components import connected_components
 
 
@@ -69,27 +70,12 @@ def match_lesions(
     """
     if not 0 < min_iou <= 1:
         raise ValueError(f"min_iou is {min_iou}, but must lie in (0, 1]")
-    reference_sizes, prediction_sizes = _sizes(reference), _sizes(prediction)
-    both = (reference > 0) & (prediction > 0)
-    pairs, voxels = np.unique(np.stack([reference[both], prediction[both]]), axis=1, return_counts=True)
-    candidates = [
-        (int(shared), int(r), int(p), int(shared) / (reference_sizes[int(r)] + prediction_sizes[int(p)] - int(shared)))
-        for r, p, shared in zip(pairs[0], pairs[1], voxels, strict=True)
-    ]
-    # Ties in overlap go to the higher IoU, then to the lower ids, so that the result is one and the same.
-    candidates.sort(key=lambda c: (-c[0], -c[3], c[1], c[2]))
-    free_reference, free_prediction = set(reference_sizes), set(prediction_sizes)
-    matched: list[float] = []
-    for _, r, p, iou in candidates:
-        if iou >= min_iou and r in free_reference and p in free_prediction:
-            free_reference.discard(r)
-            free_prediction.discard(p)
-            matched.append(iou)
+    found = overlaps(reference, prediction).matched(min_iou)
     return LesionMatch(
-        tp=len(matched),
-        fp=len(free_prediction),
-        fn=len(free_reference),
-        iou_sum=float(np.sum(matched, dtype=np.float64)),
+        tp=found.tp,
+        fp=found.fp,
+        fn=found.fn,
+        iou_sum=float(np.sum([pair.iou for pair in found.pairs], dtype=np.float64)),
     )
 
 
