@@ -24,17 +24,17 @@ from benchmarks.harness import measure, quietly
 from benchmarks.report import Outcome
 from benchmarks.rows import NAMES, load
 from benchmarks.run_one import apart
+from segkit.configuration.thread_waiting import settle_waiting
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DATA = "SEGKIT_BENCH_DATA"
-WAIT_POLICY = "OMP_WAIT_POLICY"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the rows, print and write the reports; 1 where a row failed."""
     asked = _parse(arguments)
     # As segkit's own verbs do; the peers run under the same, since torch reads it once a process.
-    os.environ.setdefault(WAIT_POLICY, "PASSIVE")
+    settle_waiting()
     os.environ.setdefault("MPLBACKEND", "agg")
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workspace is removed then, too

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from segkit.configuration.thread_waiting import SPIN_COUNT, WAIT_POLICY
+
 _PACKAGES = ("torch", "segkit", "lightning", "nnunetv2", "batchgeneratorsv2", "monai", "numpy")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
 _GIB = 2**30
@@ -29,9 +31,13 @@ def facts(command: str) -> dict[str, str]:
         "GPU": gpu(),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
-        "threads": f"{torch.get_num_threads()} in torch, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'not set')}"
-        " (the same for every contender of a row)",
+        "threads": f"{torch.get_num_threads()} in torch, {_waiting()} (the same for every contender of a row)",
     }
+
+
+def _waiting() -> str:
+    """How OpenMP's threads wait."""
+    return ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in (WAIT_POLICY, SPIN_COUNT))
 
 
 def processor() -> str:

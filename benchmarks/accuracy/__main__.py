@@ -22,6 +22,7 @@ from benchmarks import machine
 from benchmarks.accuracy.contenders import NAMES, Course, Run, budget_seconds, run_once, timing
 from benchmarks.accuracy.figure import draw
 from benchmarks.accuracy.results import document, points, versions
+from segkit.configuration.thread_waiting import settle_waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = "SEGKIT_BENCH_DATA"
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what is asked for, and write the report."""
     asked = _parse(arguments)
     # As segkit's own verbs do; the peers run under the same, since torch reads it once a process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_waiting()
     os.environ.setdefault("MPLBACKEND", "agg")
     course = _course(asked)
     if asked.time:

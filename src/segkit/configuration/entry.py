@@ -5,7 +5,6 @@ imported, and torch with it: a typing mistake costs a fraction of a second.
 """
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import yaml
 
 from segkit.configuration.help import render_help
 from segkit.configuration.problems import Problem, nearest_word, usage_error
+from segkit.configuration.thread_waiting import settle_waiting
 from segkit.configuration.tree import Tree, config_dir
 from segkit.errors import ExitCode, SegkitError, UsageError, exit_code
 
@@ -128,11 +128,9 @@ def resolve(verb: str, request: Request) -> dict[str, Any]:
 def run(verb: str, config: dict[str, Any]) -> Any:  # noqa: ANN401  what the workflow returns
     """Hand a configuration to the verb's workflow.
 
-    Torch's threads wait asleep rather than spinning: on a machine that does anything else besides, a spinning
-    thread keeps the one it waits for from its core (a training step took four times as long). OpenMP reads the
-    variable when torch is imported, which is now; who has set it is left alone.
+    Torch is imported by it, and reads then how its threads wait.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_waiting()
     return importlib.import_module(f"segkit.workflows.{verb}").run(config)
 
 

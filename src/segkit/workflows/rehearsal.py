@@ -26,7 +26,7 @@ from segkit.runs.files import read_json, remove_tree, write_json
 from segkit.workflows.components import build_components
 from segkit.workflows.fitting import fit
 
-SHARE = 0.02
+SHARE = 0.04
 """Share of the budget that steps are timed for."""
 ENDING_S = 3.0
 """Seconds that the end of a run takes beside one more validation: pictures, curves, report."""
