@@ -15,7 +15,7 @@ OURS_IMPORTS = ("segkit.workflows.train",)
 
 def contenders(bench: Bench) -> Mapping[str, Contender]:
     """A process each: their loaders outlive an epoch."""
-    steps, warmup = bench.pick(40, 3), bench.pick(3, 1)
+    steps, warmup = bench.pick(25, 3), bench.pick(3, 1)
     if bench.device == "cuda":
         steps, warmup = bench.pick(150, 10), bench.pick(50, 5)
 
