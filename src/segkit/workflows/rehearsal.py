@@ -26,11 +26,11 @@ from segkit.runs.files import read_json, remove_tree, write_json
 from segkit.workflows.components import build_components
 from segkit.workflows.fitting import fit
 
-SHARE = 0.04
-"""Share of the budget that steps are timed for."""
+SHARE = 0.03
+"""Share of the budget that steps are timed for, once they have settled."""
 ENDING_S = 3.0
 """Seconds that the end of a run takes beside one more validation: pictures, curves, report."""
-_FOR_S = 5.0
+_FOR_S = 3.0
 """Seconds that steps are timed for where there is no budget."""
 _SLOW_STEP_S = 1.0
 """A run whose steps, were they as slow as this, would not repay compiling, is not timed for it."""
