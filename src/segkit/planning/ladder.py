@@ -62,9 +62,9 @@ LADDER: Mapping[str, Rung] = MappingProxyType(
         ),
         "small": Rung(
             purpose="a laptop or a small cloud machine without an accelerator: minutes",
-            # Elements for a batch of 2 x 40x56x40 voxels, or a patch of 56x64x56; in 2D 4 x 256x256 pixels.
+            # Elements for a batch of 2 x 40x56x40 voxels, or a patch of 56x64x56; in 2D 2 x 256x256 pixels.
             volumes=Budget(16, 128, 24e6, 1, max_stages=4, dataset_share=1.0, max_batch=8, max_voxels=64**3),
-            pictures=Budget(16, 128, 41e6, 1, max_stages=6, dataset_share=1.0, max_batch=16, max_voxels=384**2),
+            pictures=Budget(16, 128, 20.5e6, 1, max_stages=6, dataset_share=1.0, max_batch=16, max_voxels=384**2),
             blocks=(1, 2, 2, 2, 2, 2),
             steps_per_epoch=50,
             max_epochs=40,
