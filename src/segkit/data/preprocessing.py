@@ -21,6 +21,7 @@ from segkit.data.cases import geometry_mismatch, read_image, read_label
 from segkit.data.geometry import canonical
 from segkit.data.labels import to_class_indices
 from segkit.errors import DataError
+from segkit.ops.bounding_box import bounding_box
 from segkit.ops.resample import resample_image, resample_label
 from segkit.planning.plan import Normalisation, Plan
 from segkit.planning.rules import resampled_shape, separate_axis
@@ -122,14 +123,10 @@ def read_case(case: Case, labels: Labels) -> RawCase:
 
 def nonzero_box(image: Num[np.ndarray, "C *S"]) -> Box:
     """The smallest box that holds every voxel where any channel is not zero; the whole image if there is none."""
-    mask = (image != 0).any(axis=0)
-    box: list[tuple[int, int]] = []
-    for axis in range(mask.ndim):
-        line = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if line.size == 0:
-            return tuple((0, n) for n in mask.shape)
-        box.append((int(line[0]), int(line[-1]) + 1))
-    return tuple(box)
+    box = bounding_box((image != 0).any(axis=0))
+    if box is None:
+        return tuple((0, n) for n in image.shape[1:])
+    return tuple((axis.start, axis.stop) for axis in box)
 
 
 def cut(array: np.ndarray, box: Box) -> np.ndarray:

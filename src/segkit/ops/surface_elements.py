@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from segkit.ops.bounding_box import bounding_box
 from segkit.types import Spacing
 
 Points = Float[np.ndarray, "N D"]
@@ -37,7 +38,7 @@ def surface_elements(mask: Bool[np.ndarray, "*S"], spacing: Spacing) -> tuple[Po
     """
     if mask.ndim not in (2, 3) or len(spacing) != mask.ndim:
         raise ValueError(f"mask of {mask.ndim} axes with spacing {tuple(spacing)}; two or three axes are needed")
-    box = _box(mask)
+    box = bounding_box(mask)
     if box is None:
         return np.zeros((0, mask.ndim)), np.zeros(0)
     codes = _codes(np.pad(mask[box], 1))
@@ -46,17 +47,6 @@ def surface_elements(mask: Bool[np.ndarray, "*S"], spacing: Spacing) -> tuple[Po
     # Cell 0 of the padded box lies between the voxels -1 and 0 of the box.
     offset = np.array([axis.start - 0.5 for axis in box])
     return (np.stack(crossed, axis=1) + offset) * np.asarray(spacing, dtype=np.float64), area
-
-
-def _box(mask: Bool[np.ndarray, "*S"]) -> tuple[slice, ...] | None:
-    """The smallest box with all of the mask; None where it is empty."""
-    box = []
-    for axis in range(mask.ndim):
-        inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        if not len(inside):
-            return None
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
 
 
 def _codes(padded: Bool[np.ndarray, "*S"]) -> np.ndarray[Any, np.dtype[np.uint8]]:
