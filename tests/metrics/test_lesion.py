@@ -51,9 +51,26 @@ def test_one_side_empty(runs):
     assert match(empty, some) == (0, len(runs), 0, 0.0)
 
 
-def test_threshold_is_checked():
+@pytest.mark.parametrize("wrong", [-0.1, 1.1])
+def test_threshold_is_checked(wrong):
     with pytest.raises(ValueError, match="min_iou"):
-        match_lesions(line(), line(), min_iou=0.0)
+        match_lesions(line(), line(), min_iou=wrong)
+
+
+def test_a_threshold_of_zero_is_any_shared_voxel():
+    reference, prediction = line((0, 10, 1)), line((9, 40, 1))  # 1 shared of 40
+    assert match(reference, prediction, min_iou=0.0) == (1, 0, 0, pytest.approx(1 / 40))
+    assert match(reference, line((10, 40, 1)), min_iou=0.0) == (0, 1, 1, 0.0)  # they touch, and share nothing
+
+
+def test_the_smallest_volume_is_in_mm():
+    mask = line((0, 3, 1), (10, 14, 1), (20, 25, 1)) > 0  # 3, 4 and 5 voxels of 0.1 mm^3
+    settings = LesionSettings(min_mm3=0.4)
+    assert np.count_nonzero(lesions(mask, settings, spacing=(0.2, 0.5))) == 9
+    assert np.count_nonzero(lesions(mask, settings, spacing=(1.0, 1.0))) == 12
+    assert "0.4 mm^3" in settings.rule
+    with pytest.raises(ValueError, match="spacing"):
+        lesions(mask, settings)
 
 
 def test_corners_join_under_full_connectivity_only():

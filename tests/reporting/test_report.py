@@ -8,7 +8,7 @@ import yaml
 
 from segkit.errors import UsageError
 from segkit.reporting.curves import draw_curves
-from segkit.reporting.report import interval_text, worst_cases, write_report
+from segkit.reporting.report import write_report
 from segkit.runs.directory import RunDirectory
 
 CLASSES = {
@@ -147,30 +147,3 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_the_configuration_is_shown_as_it_is(run):
     _, text = _parsed(write_report(run))
     assert yaml.safe_load(run.config.read_text())["note"] in text
-
-
-@pytest.mark.parametrize(
-    ("entry", "text"),
-    [
-        (_entry(0.5, [0.25, 0.75]), "0.500 [0.250, 0.750]"),
-        (_entry(0.5, None), "0.500"),
-        (_entry(None, None), "n/a"),
-        ({}, "n/a"),
-    ],
-)
-def test_intervals_are_written_only_where_they_are_published(entry, text):
-    assert interval_text(entry) == text
-
-
-def test_the_worst_cases_come_first_and_an_undefined_dice_does_not_count_as_zero():
-    rows = [
-        {"case_id": "a", "class": "x", "dice": "0.9"},
-        {"case_id": "a", "class": "y", "dice": ""},
-        {"case_id": "b", "class": "x", "dice": "0.2"},
-        {"case_id": "b", "class": "y", "dice": "0.8"},
-        {"case_id": "healthy", "class": "x", "dice": ""},
-    ]
-    worst = worst_cases(rows, 10)
-    assert [case for case, _, _ in worst] == ["b", "a"]
-    assert [mean for _, mean, _ in worst] == pytest.approx([0.5, 0.9])
-    assert worst_cases(rows, 1)[0][0] == "b"

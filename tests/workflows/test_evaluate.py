@@ -37,7 +37,7 @@ def test_test_cases_are_scored_as_evaluate_case_scores_them(trained, capsys):
     assert summary.score == summarise(results, one.plan.labels, one.settings).score
     assert 0.9 < summary.score <= 1
     folder = path / "evaluation" / "test"
-    assert sorted(p.name for p in folder.iterdir()) == ["per_case.csv", "summary.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["nnunet", "per_case.csv", "summary.json"]
     stored = json.loads((folder / "summary.json").read_text())
     assert stored["score"] == summary.score
     assert (stored["label"], stored["seen_cases"], stored["checkpoint"]["step"]) == ("test", [], 2)

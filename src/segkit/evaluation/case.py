@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from segkit.errors import DataError
@@ -16,7 +16,7 @@ from segkit.inference.predictor import ImagePredictor
 from segkit.metrics.composite import ClassCounts
 from segkit.metrics.lesion import LesionMatch, lesions, match_lesions
 from segkit.ops.confusion import confusion
-from segkit.types import PreparedCase
+from segkit.types import PreparedCase, Spacing
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,47 @@ def count_case(
     reference = case.native_label
     if reference is None:
         raise DataError("no reference to score against", where=case.case_id, mend="use predict for images alone")
+    return count_masks(
+        prediction,
+        reference,
+        case_id=case.case_id,
+        group=case.group,
+        num_classes=num_classes,
+        spacing=case.geometry.native_spacing,
+        settings=settings,
+        instances=case.native_instances,
+    )
+
+
+def count_masks(
+    prediction: NativeLabel,
+    reference: Int[np.ndarray, "..."],
+    *,
+    case_id: str,
+    group: str,
+    num_classes: int,
+    spacing: Spacing,
+    settings: EvaluationSettings,
+    instances: Int[np.ndarray, "..."] | None = None,
+) -> tuple[ClassCounts, ...]:
+    """`count_case` of two masks.
+
+    Args:
+        prediction: Class of each voxel.
+        reference: Likewise; -1 where nobody annotated.
+        case_id: Case.
+        group: Group (person).
+        num_classes: K, background included.
+        spacing: Size of a voxel by axis, mm.
+        settings: Whether lesions are matched, and by which rule.
+        instances: Reference instance of each voxel, where the labels are instances.
+
+    Raises:
+        DataError: The shapes differ.
+    """
     if reference.shape != prediction.shape:
         why = f"image {prediction.shape}, label {reference.shape}"
-        raise DataError("image and label differ in shape", where=case.case_id, why=why)
+        raise DataError("image and label differ in shape", where=case_id, why=why)
     counts = confusion(
         torch.from_numpy(prediction.astype(np.int64)),
         torch.from_numpy(np.array(reference, dtype=np.int64)),
@@ -100,10 +138,10 @@ def count_case(
         match: LesionMatch | None = None
         if settings.composite.level == "lesion":
             match = match_lesions(
-                lesions(reference == index, settings.lesion, instances=case.native_instances),
-                lesions(annotated == index, settings.lesion),
+                lesions(reference == index, settings.lesion, spacing=spacing, instances=instances),
+                lesions(annotated == index, settings.lesion, spacing=spacing),
                 min_iou=settings.lesion.min_iou,
             )
         tp, fp, fn = (int(count[index]) for count in (counts.tp, counts.fp, counts.fn))
-        rows.append(ClassCounts(case.case_id, case.group, index, tp, fp, fn, match))
+        rows.append(ClassCounts(case_id, group, index, tp, fp, fn, match))
     return tuple(rows)

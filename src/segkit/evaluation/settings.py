@@ -54,7 +54,7 @@ class EvaluationSettings:
         score, validation = config["score"], config["validation"]
         return cls(
             composite=_composite(score),
-            lesion=LesionSettings(**score.get("lesion", {})),
+            lesion=LesionSettings(**{key: v for key, v in score.get("lesion", {}).items() if v is not None}),
             step=float(validation["step"]),
         )
 

@@ -10,8 +10,8 @@ import numpy as np
 from segkit.evaluation.case import CaseResult
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.metrics.composite import ClassCounts, Composite, composite_score
-from segkit.metrics.overlap import METRICS
-from segkit.metrics.uncertainty import MIN_GROUPS, Interval, macro_interval, mean_interval
+from segkit.metrics.overlap import METRICS, overlap
+from segkit.metrics.uncertainty import MIN_GROUPS, Interval, finite_or_none, macro_interval, mean_interval
 from segkit.types import Labels
 
 RULES = {
@@ -32,6 +32,7 @@ class ClassSummary:
         healthy_cases: Cases without the class in their reference.
         false_positive_cases: Those of them in which it was predicted all the same.
         false_positive_voxels: What was predicted there, in voxels.
+        pooled: The four metrics of the voxels of all cases together, those without the class included.
     """
 
     name: str
@@ -39,6 +40,15 @@ class ClassSummary:
     healthy_cases: int
     false_positive_cases: int
     false_positive_voxels: int
+    pooled: Mapping[str, float]
+
+    @property
+    def case_specificity(self) -> float:
+        """Share of the cases without the class in which none was predicted; NaN where there is no such case.
+
+        There is no specificity of voxels here: the background is so large that it is one for any model.
+        """
+        return 1 - self.false_positive_cases / self.healthy_cases if self.healthy_cases else math.nan
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,10 @@ class Summary:
         """JSON form; what is undefined is null."""
         composite = self.composite
         return {
-            "score": _number(self.score),
+            "score": finite_or_none(self.score),
             "score_formula": self.settings.composite.formula,
-            "score_terms": {term: _number(value) for term, value in composite.terms.items()},
-            "score_by_class": {self.names[k]: _number(value) for k, value in composite.by_class.items()},
+            "score_terms": {term: finite_or_none(value) for term, value in composite.terms.items()},
+            "score_by_class": {self.names[k]: finite_or_none(value) for k, value in composite.by_class.items()},
             "classes_without_reference": [self.names[k] for k in composite.left_out],
             "n_cases": self.n_cases,
             "n_groups": self.n_groups,
@@ -99,6 +109,8 @@ class Summary:
                     "healthy_cases": summary.healthy_cases,
                     "false_positive_cases": summary.false_positive_cases,
                     "false_positive_voxels": summary.false_positive_voxels,
+                    "case_specificity": finite_or_none(summary.case_specificity),
+                    "pooled": {metric: finite_or_none(value) for metric, value in summary.pooled.items()},
                 }
                 for summary in self.classes
             },
@@ -164,6 +176,7 @@ def summarise(results: Sequence[CaseResult], labels: Labels, settings: Evaluatio
 def _class_summary(name: str, rows: Sequence[ClassCounts]) -> ClassSummary:
     groups = [row.group for row in rows]
     invented = [row.fp for row in rows if row.n_reference == 0]
+    pooled = overlap(*(sum(getattr(row, count) for row in rows) for count in ("tp", "fp", "fn")))
     return ClassSummary(
         name=name,
         metrics={
@@ -173,6 +186,7 @@ def _class_summary(name: str, rows: Sequence[ClassCounts]) -> ClassSummary:
         healthy_cases=len(invented),
         false_positive_cases=sum(voxels > 0 for voxels in invented),
         false_positive_voxels=sum(invented),
+        pooled={metric: float(getattr(pooled, metric)) for metric in METRICS},
     )
 
 
@@ -183,16 +197,4 @@ def _cell(interval: Interval) -> str:
 
 
 def _intervals(metrics: Mapping[str, Interval]) -> dict[str, Any]:
-    return {
-        metric: {
-            "mean": _number(interval.mean),
-            "interval": [interval.low, interval.high] if interval.published else None,
-            "n": interval.n,
-            "n_groups": interval.n_groups,
-        }
-        for metric, interval in metrics.items()
-    }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {metric: interval.to_dict() for metric, interval in metrics.items()}

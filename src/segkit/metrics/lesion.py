@@ -1,10 +1,11 @@
 """Lesions found, missed and invented.
 
 The rule, printed with every number that comes of it: components by full connectivity unless the labels carry
-instance ids; components smaller than `min_voxels` ignored on both sides; a reference and a predicted lesion
-match one to one, the largest overlap first, where their IoU is at least `min_iou`.
+instance ids; components smaller than `min_voxels` or `min_mm3` ignored on both sides; a reference and a predicted
+lesion match one to one, the largest overlap first, where their IoU is at least `min_iou` (0: any shared voxel).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Int
 
 from segkit.metrics.lesion_detection import overlaps
 from segkit.ops.connected_components import connected_components
+from segkit.types import Spacing
 
 
 @dataclass(frozen=True)
@@ -20,22 +22,42 @@ class LesionSettings:
     """What counts as found.
 
     Args:
-        min_iou: A pair below this IoU does not match; in (0, 1].
+        min_iou: A pair below this IoU does not match; in [0, 1], 0 for any shared voxel.
         min_voxels: Smaller components are ignored in reference and prediction alike.
         connectivity: "full" joins voxels that share a corner (26 or 8 neighbours), "faces" a face (6 or 4).
+        min_mm3: Likewise in mm^3 (mm^2 for two axes, pixels where the files know no mm).
     """
 
     min_iou: float = 0.1
     min_voxels: int = 1
     connectivity: Literal["full", "faces"] = "full"
+    min_mm3: float = 0.0
 
     @property
     def rule(self) -> str:
         """The matching rule in words."""
+        size = f"at least {self.min_voxels} voxels" + (f" and {self.min_mm3:g} mm^3" if self.min_mm3 else "")
+        overlap = f"IoU >= {self.min_iou:g}" if self.min_iou else "any shared voxel"
         return (
-            f"components by {self.connectivity} connectivity (instance ids where the labels have them), "
-            f"at least {self.min_voxels} voxels; one-to-one, largest overlap first, IoU >= {self.min_iou:g}"
+            f"components by {self.connectivity} connectivity (instance ids where the labels have them), {size}; "
+            f"one-to-one, largest overlap first, {overlap}"
         )
+
+    def smallest(self, spacing: Spacing | None) -> int:
+        """Voxels of the smallest lesion that counts.
+
+        Args:
+            spacing: Size of a voxel by axis; needed where `min_mm3` is set.
+
+        Raises:
+            ValueError: `min_mm3` is set and there is no spacing.
+        """
+        if not self.min_mm3:
+            return self.min_voxels
+        if spacing is None:
+            raise ValueError("lesions have a smallest volume, but voxels have no size: give the spacing")
+        # A lesion of exactly the limit counts, whatever the rounding of the voxel's volume.
+        return max(self.min_voxels, math.ceil(self.min_mm3 / math.prod(spacing) * (1 - 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -63,13 +85,11 @@ def match_lesions(
     Args:
         reference: Lesion id of each voxel, 0 outside.
         prediction: Likewise.
-        min_iou: A pair below this IoU does not match.
+        min_iou: A pair below this IoU does not match; 0 for any shared voxel.
 
     Raises:
-        ValueError: `min_iou` is not in (0, 1].
+        ValueError: `min_iou` is not in [0, 1].
     """
-    if not 0 < min_iou <= 1:
-        raise ValueError(f"min_iou is {min_iou}, but must lie in (0, 1]")
     found = overlaps(reference, prediction).matched(min_iou)
     return LesionMatch(
         tp=found.tp,
@@ -80,15 +100,27 @@ def match_lesions(
 
 
 def lesions(
-    mask: Bool[np.ndarray, "*S"], settings: LesionSettings, *, instances: Int[np.ndarray, "*S"] | None = None
+    mask: Bool[np.ndarray, "*S"],
+    settings: LesionSettings,
+    *,
+    spacing: Spacing | None = None,
+    instances: Int[np.ndarray, "*S"] | None = None,
 ) -> Int[np.ndarray, "*S"]:
-    """Lesion ids of a mask: its components, or the given instance ids inside it; small ones removed."""
+    """Lesion ids of a mask: its components, or the given instance ids inside it; small ones removed.
+
+    Args:
+        mask: (*S).
+        settings: What counts as a lesion.
+        spacing: Size of a voxel by axis; needed where `settings.min_mm3` is set.
+        instances: Instance id of each voxel; where the labels are instances.
+    """
     if instances is None:
         ids, _ = connected_components(mask, connectivity=settings.connectivity)
     else:
         ids = np.where(mask, instances, 0)
-    if settings.min_voxels > 1:
-        small = [lesion for lesion, size in _sizes(ids).items() if size < settings.min_voxels]
+    smallest = settings.smallest(spacing)
+    if smallest > 1:
+        small = [lesion for lesion, size in _sizes(ids).items() if size < smallest]
         ids = np.where(np.isin(ids, small), 0, ids)
     return ids
 

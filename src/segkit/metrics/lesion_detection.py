@@ -123,6 +123,16 @@ class Detection:
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.lesions.reference_voxels else math.nan
 
     @property
+    def recall(self) -> float:
+        """TP / (TP + FN); NaN where the reference has no lesion."""
+        return self.tp / (self.tp + self.fn) if self.lesions.reference_voxels else math.nan
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP); 0 where nothing was predicted; NaN where the reference has no lesion."""
+        return self.tp / max(self.tp + self.fp, 1) if self.lesions.reference_voxels else math.nan
+
+    @property
     def panoptic_quality(self) -> float:
         """PQ = sum of IoU / (TP + FP / 2 + FN / 2) = SQ x RQ; as `recognition_quality` where undefined."""
         return self.segmentation_quality * self.recognition_quality if self.pairs else self.recognition_quality

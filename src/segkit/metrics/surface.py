@@ -23,7 +23,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import KDTree
 
 from segkit.ops.surface_elements import surface_elements
 from segkit.types import Spacing
@@ -106,6 +105,9 @@ def surface_distances(
     """
     if reference.shape != prediction.shape:
         raise ValueError(f"masks of shape {reference.shape} and {prediction.shape}")
+    # Not at the top: a training scores by voxels and lesions, and need not wait for this import.
+    from scipy.spatial import KDTree  # noqa: PLC0415
+
     settings = settings or SurfaceSettings()
     points_r, area_r = surface_elements(reference, spacing)
     points_p, area_p = surface_elements(prediction, spacing)

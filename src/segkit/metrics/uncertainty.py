@@ -1,7 +1,8 @@
 """Confidence interval of a mean over cases that come in groups (several cases of one person)."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +34,15 @@ class Interval(NamedTuple):
         """Whether there are enough groups for the interval to be shown."""
         return self.n_groups >= MIN_GROUPS
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: mean, interval where it is published, n, n_groups; what is undefined is null."""
+        return {
+            "mean": finite_or_none(self.mean),
+            "interval": [self.low, self.high] if self.published else None,
+            "n": self.n,
+            "n_groups": self.n_groups,
+        }
+
     def __str__(self) -> str:
         """`0.871 [0.853, 0.889] n=8`; without the interval where it is not published."""
         if self.n == 0:
@@ -40,6 +50,11 @@ class Interval(NamedTuple):
         interval = f" [{self.low:.3f}, {self.high:.3f}]" if self.published else " [none]"
         people = "" if self.n == self.n_groups else f" groups={self.n_groups}"
         return f"{self.mean:.3f}{interval} n={self.n}{people}"
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON can hold it: null where it is not finite."""
+    return value if math.isfinite(value) else None
 
 
 def mean_interval(

@@ -4,21 +4,19 @@ Made from the run folder alone, so it can be made again at any time, also for a 
 missing there is left out here; a damaged file is named.
 """
 
-import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from segkit.reporting.curves import Series, curves_png, read_series
+from segkit.reporting.evaluation_section import evaluation_sections, read_record, read_rows, worst_cases
 from segkit.reporting.html import folded, heading, page, paragraph, picture, section, table
 from segkit.runs.directory import RunDirectory
-from segkit.runs.files import atomic_write, read_json
+from segkit.runs.files import atomic_write
 from segkit.runs.standing import standing
 
-METRICS: Final = ("dice", "iou", "precision", "recall")
-_WORST = 10
 _MAX_PICTURES, _MAX_PICTURE_BYTES = 12, 6_000_000
 _OPTIMISTIC = "selection score (optimistic)"
 
@@ -39,13 +37,13 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
     run.load_config()
     facts = standing(run)
     problems: list[str] = list(facts["problems"])
-    documents = {path.stem: _read(path, problems) for path in (run.plan, run.split, run.env)}
+    documents = {path.stem: read_record(path, problems) for path in (run.plan, run.split, run.env)}
     sections = [
         heading(run.name),
         paragraph("Made by segkit. Research software, not a medical device.", kind="note"),
         *(paragraph(problem, kind="warning") for problem in problems),
         section("Run", _run_table(facts)),
-        *_evaluations(run, problems),
+        *evaluation_sections(run, problems),
         section("Tuning cases", _tuning(run)),
         section("Curves", _curves(run)),
         section("Pictures", *_pictures(run)),
@@ -70,38 +68,6 @@ def _curves(run: RunDirectory) -> str:
     return picture(curves_png(series)) if series else ""
 
 
-def interval_text(entry: Mapping[str, Any]) -> str:
-    """`0.871 [0.842, 0.900]`; the mean alone where no interval is published, `n/a` where there is no mean."""
-    if entry.get("mean") is None:
-        return "n/a"
-    interval = entry.get("interval")
-    return f"{entry['mean']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-
-
-def worst_cases(rows: Sequence[Mapping[str, str]], number: int) -> list[tuple[str, float, str]]:
-    """The cases of the lowest mean Dice over their classes: (case, mean Dice, Dice by class).
-
-    Cases without any class in their reference have no Dice and are left out.
-
-    Args:
-        rows: Of per_case.csv.
-        number: How many at most.
-    """
-    cases: dict[str, list[tuple[str, float]]] = {}
-    for row in rows:
-        if row.get("dice"):
-            cases.setdefault(row["case_id"], []).append((row["class"], float(row["dice"])))
-    means = [
-        (
-            sum(dice for _, dice in classes) / len(classes),
-            case,
-            ", ".join(f"{name} {dice:.3f}" for name, dice in classes),
-        )
-        for case, classes in cases.items()
-    ]
-    return [(case, mean, text) for mean, case, text in sorted(means)[:number]]
-
-
 def _run_table(facts: Mapping[str, Any]) -> str:
     best = facts["best_score"]
     rows = [
@@ -114,63 +80,9 @@ def _run_table(facts: Mapping[str, Any]) -> str:
     return table(("", ""), rows)
 
 
-def _evaluations(run: RunDirectory, problems: list[str]) -> Iterator[str]:
-    """A section for each evaluation in the folder: classes with intervals, false positives, worst cases."""
-    summaries = sorted(
-        run.path.glob("evaluation/*/summary.json"), key=lambda p: (p.parent.name != "test", p.parent.name)
-    )
-    for path in summaries:
-        summary = _read(path, problems)
-        if not summary.get("classes"):
-            continue
-        subset = path.parent.name
-        rows = [(name, summary["classes"][name]) for name in summary["classes"]]
-        rows += [("mean", summary["mean"])] if len(rows) > 1 else []
-        yield section(
-            f"Evaluation of the {subset} cases",
-            paragraph(str(summary["label"]), kind="note" if subset == "test" else "warning")
-            if summary.get("label")
-            else "",
-            paragraph(
-                f"{summary['n_cases']} cases of {summary['n_groups']} people. Mean over the cases that have the class, "
-                "95 % t interval by person; no interval below 6 people. Dice is F1."
-            ),
-            table(
-                ("class", *METRICS, "n"),
-                [(name, *(interval_text(of[m]) for m in METRICS), str(of["dice"]["n"])) for name, of in rows],
-                numbers_from=1,
-            ),
-            _false_positives(summary["classes"]),
-            _score_line(summary),
-            *_worst(path.parent / "per_case.csv"),
-        )
-
-
-def _score_line(summary: Mapping[str, Any]) -> str:
-    score = summary.get("score")
-    return paragraph(f"Composite score {score:.4f} = {summary.get('score_formula', '')}") if score is not None else ""
-
-
-def _false_positives(classes: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
-        (name, f"{of['false_positive_cases']} of {of['healthy_cases']}", str(of["false_positive_voxels"]))
-        for name, of in classes.items()
-        if of.get("healthy_cases")
-    ]
-    return table(("class", "predicted in cases without it", "voxels"), rows, numbers_from=1)
-
-
-def _worst(per_case: Path) -> Iterator[str]:
-    worst = worst_cases(_rows(per_case), _WORST)
-    if worst:
-        yield paragraph(f"The {len(worst)} lowest cases:")
-        rows = [(case, f"{mean:.3f}", text) for case, mean, text in worst]
-        yield table(("case", "mean Dice", "by class"), rows)
-
-
 def _tuning(run: RunDirectory) -> str:
     """The tuning cases by the selected checkpoint, under the honest name."""
-    rows = _rows(run.per_case)
+    rows = read_rows(run.per_case)
     if not rows:
         return ""
     listed = [
@@ -235,22 +147,3 @@ def _short(value: object) -> str:
     if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
         return " x ".join(f"{item:g}" for item in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _read(path: Path, problems: list[str]) -> dict[str, Any]:
-    """A JSON object; empty where there is no file, empty and named where it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        value = read_json(path)
-    except ValueError as error:
-        problems.append(f"{path.name} is damaged: {error}")
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -1,0 +1,232 @@
+"""The part of the report that an evaluation fills: classes with intervals, distances, lesions, the worst cases."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+from segkit.reporting.html import paragraph, picture, section, table
+from segkit.runs.directory import RunDirectory
+from segkit.runs.files import read_json
+
+METRICS: Final = ("dice", "iou", "precision", "recall")
+_WORST = 10
+
+
+def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]:
+    """A section for each evaluation in the folder: classes with intervals, false positives, worst cases."""
+    summaries = sorted(
+        run.path.glob("evaluation/*/summary.json"), key=lambda p: (p.parent.name != "test", p.parent.name)
+    )
+    for path in summaries:
+        summary = read_record(path, problems)
+        if not summary.get("classes"):
+            continue
+        subset = path.parent.name
+        rows = [(name, summary["classes"][name]) for name in summary["classes"]]
+        rows += [("mean", summary["mean"])] if len(rows) > 1 else []
+        yield section(
+            f"Evaluation of the {subset} cases",
+            paragraph(str(summary["label"]), kind="note" if subset == "test" else "warning")
+            if summary.get("label")
+            else "",
+            paragraph(
+                f"{summary['n_cases']} cases of {summary['n_groups']} people. Mean over the cases that have the class, "
+                "95 % t interval by person; no interval below 6 people. Dice is F1."
+            ),
+            table(
+                ("class", *METRICS, "n"),
+                [(name, *(interval_text(of[m]) for m in METRICS), str(of["dice"]["n"])) for name, of in rows],
+                numbers_from=1,
+            ),
+            _false_positives(summary["classes"]),
+            _score_line(summary),
+            *_surfaces(summary),
+            *_lesions(summary),
+            _dice_by_size(path.parent / "per_case.csv"),
+            *_worst(path.parent / "per_case.csv"),
+        )
+
+
+def interval_text(entry: Mapping[str, Any]) -> str:
+    """`0.871 [0.842, 0.900]`; the mean alone where no interval is published, `n/a` where there is no mean."""
+    if entry.get("mean") is None:
+        return "n/a"
+    interval = entry.get("interval")
+    return f"{entry['mean']:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def worst_cases(rows: Sequence[Mapping[str, str]], number: int) -> list[tuple[str, float, str]]:
+    """The cases of the lowest mean Dice over their classes: (case, mean Dice, Dice by class).
+
+    Cases without any class in their reference have no Dice and are left out.
+
+    Args:
+        rows: Of per_case.csv.
+        number: How many at most.
+    """
+    cases: dict[str, list[tuple[str, float]]] = {}
+    for row in rows:
+        if row.get("dice"):
+            cases.setdefault(row["case_id"], []).append((row["class"], float(row["dice"])))
+    means = [
+        (
+            sum(dice for _, dice in classes) / len(classes),
+            case,
+            ", ".join(f"{name} {dice:.3f}" for name, dice in classes),
+        )
+        for case, classes in cases.items()
+    ]
+    return [(case, mean, text) for mean, case, text in sorted(means)[:number]]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a table; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_record(path: Path, problems: list[str]) -> dict[str, Any]:
+    """A JSON object; empty where there is no file, empty and named where it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        value = read_json(path)
+    except ValueError as error:
+        problems.append(f"{path.name} is damaged: {error}")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _score_line(summary: Mapping[str, Any]) -> str:
+    score = summary.get("score")
+    return paragraph(f"Composite score {score:.4f} = {summary.get('score_formula', '')}") if score is not None else ""
+
+
+def _false_positives(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        (name, f"{of['false_positive_cases']} of {of['healthy_cases']}", str(of["false_positive_voxels"]))
+        for name, of in classes.items()
+        if of.get("healthy_cases")
+    ]
+    return table(("class", "predicted in cases without it", "voxels"), rows, numbers_from=1)
+
+
+def _worst(per_case: Path) -> Iterator[str]:
+    worst = worst_cases(read_rows(per_case), _WORST)
+    if worst:
+        yield paragraph(f"The {len(worst)} lowest cases:")
+        rows = [(case, f"{mean:.3f}", text) for case, mean, text in worst]
+        yield table(("case", "mean Dice", "by class"), rows)
+
+
+def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Distances and volumes by class, with what is missing on either side beside them."""
+    surfaces, unit = summary.get("surface") or {}, summary.get("unit", "mm")
+    if not surfaces:
+        return
+    volumes = summary["volume"]
+    yield paragraph(
+        f"Surfaces, in {unit}: HD95 and ASSD with the image's diagonal where one side is empty, NSD 0 there; in round "
+        "brackets over the cases where both sides are there. Volume similarity 1 is the same volume."
+    )
+    yield table(
+        ("class", f"HD95, {unit}", f"ASSD, {unit}", "NSD", "within", "volume similarity", "missed", "invented", "n"),
+        [
+            (
+                name,
+                _with_where_both(of["hd95"]),
+                _with_where_both(of["assd"]),
+                interval_text(of["nsd"]),
+                f"{of['nsd']['tolerance_mm']:g} {unit}",
+                interval_text(volumes[name]["similarity"]),
+                str(of["missed"]),
+                str(of["invented"]),
+                str(of["nsd"]["n"]),
+            )
+            for name, of in surfaces.items()
+        ],
+        numbers_from=1,
+    )
+    yield paragraph(str(summary["detail_rules"]["surface_elements"]), kind="note")
+
+
+def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Lesions one by one, by class; then how many were found of each size."""
+    lesions = summary.get("lesions") or {}
+    if not any(of["counts"]["reference"] or of["counts"]["predicted"] for of in lesions.values()):
+        return
+    yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
+    yield table(
+        ("class", "F1", "recall", "precision", "PQ", "component Dice", "found", "invented", "split", "merged"),
+        [
+            (
+                name,
+                *(interval_text(of[m]) for m in ("f1", "recall", "precision", "panoptic_quality", "component_dice")),
+                f"{of['counts']['found']} of {of['counts']['reference']}",
+                f"{of['counts']['invented']} of {of['counts']['predicted']}",
+                str(of["counts"]["splits"]),
+                str(of["counts"]["merges"]),
+            )
+            for name, of in lesions.items()
+        ],
+        numbers_from=1,
+    )
+    yield paragraph(str(summary["detail_rules"]["lesion"]), kind="note")
+    yield table(
+        ("class", "lesions from, mm^3", "found, by reference size", "false, by predicted size"),
+        [
+            (
+                name,
+                f"{found['from_mm3']:g}",
+                f"{found['found']} of {found['lesions']}",
+                f"{false['false']} of {false['lesions']}",
+            )
+            for name, of in lesions.items()
+            for found, false in zip(of["recall_by_size"], of["false_by_size"], strict=True)
+            if found["lesions"] or false["lesions"]
+        ],
+        numbers_from=1,
+    )
+    if ceilings := {name: of["ceiling"] for name, of in lesions.items() if "ceiling" in of}:
+        yield paragraph("The reference itself, reduced to one class and split into components again, would score:")
+        rows = [(name, interval_text(of["f1"]), interval_text(of["panoptic_quality"])) for name, of in ceilings.items()]
+        yield table(("class", "F1", "PQ"), rows, numbers_from=1)
+
+
+def _dice_by_size(per_case: Path) -> str:
+    """A picture: Dice of each case and class against the size of its reference."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in read_rows(per_case):
+        if row.get("dice") and int(row.get("n_reference") or 0):
+            points.setdefault(row["class"], []).append((float(row["n_reference"]), float(row["dice"])))
+    if sum(map(len, points.values())) < _WORST:
+        return ""
+    return picture(_scatter(points), caption="Dice of each case against the size of its reference")
+
+
+def _scatter(points: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, of in points.items():
+        axes.scatter([size for size, _ in of], [dice for _, dice in of], s=14, alpha=0.7, label=name)
+    axes.set(xscale="log", xlabel="voxels of the reference", ylabel="Dice", ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower right")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    return png.getvalue()
+
+
+def _with_where_both(entry: Mapping[str, Any]) -> str:
+    """`3.21 [2.80, 3.62] (2.90)`; the second number only where it differs."""
+    text, both = interval_text(entry), entry["where_both"]["mean"]
+    if both is None or entry["mean"] is None or math.isclose(both, entry["mean"]):
+        return text
+    return f"{text} ({both:.3f})"

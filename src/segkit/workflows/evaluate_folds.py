@@ -1,0 +1,114 @@
+"""`evaluate run=SWEEP`: every run of a cross-validation on its own cases, and all of them together.
+
+The folds of `train --multirun data.split.fold=0,1,2,3,4 run_name=SWEEP` lie below one folder. Each is scored on the
+cases that it has not seen; the tables of the folds together are the out-of-fold table: one line a case of the data set.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segkit.errors import DataError, UsageError
+from segkit.evaluation import Summary
+from segkit.runs.directory import RunDirectory
+from segkit.runs.leftovers import sweep_abandoned
+from segkit.workflows.evaluate_run import Evaluated, evaluate_run
+from segkit.workflows.evaluation_tables import numbers_of, write_cases, write_numbers
+from segkit.workflows.provenance import SEEN
+
+
+def runs_below(run: str | Path) -> tuple[Path, ...]:
+    """The runs in a folder that is no run itself, by name; none where `run` is one, or is not there."""
+    given = Path(run).expanduser()
+    for folder in (given, Path("runs") / given):
+        if RunDirectory(folder).exists:
+            return ()
+        if found := sorted(path.parent for path in folder.glob("*/config.yaml")):
+            return tuple(found)
+    return ()
+
+
+def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
+    """Score each run on its own cases, then all cases together.
+
+    Args:
+        config: Keys of configs/evaluate.yaml.
+        runs: Folders of the runs, below one folder.
+
+    Returns:
+        The numbers of all cases, which are also printed and written to <folder>/evaluation/<subset>.
+
+    Raises:
+        UsageError: The runs mean different things, or are scored in different ways; `subset` is not `test`.
+        DataError: A case belongs to two runs.
+    """
+    if config["subset"] != "test":
+        raise UsageError(
+            "only the test cases of each fold can be put together",
+            where=f"subset={config['subset']}",
+            why="the other roles share cases between folds",
+            mend="subset=test, or evaluate one run",
+        )
+    folder = runs[0].parent
+    output = Path(config.get("output") or folder / "evaluation" / "test").expanduser().absolute()
+    folds = []
+    for run in runs:
+        own = None if config.get("output") is None else output / run.name
+        folds.append(evaluate_run({**config, "output": own}, run))
+        print()
+    _require_one_experiment(folds)
+    first = folds[0]
+    numbers = numbers_of(
+        [result for fold in folds for result in fold.numbers.results],
+        [detail for fold in folds for detail in fold.numbers.details],
+        first.numbers.labels,
+        settings=first.trained.settings,
+        detail=None if first.numbers.detail is None else first.numbers.detail.settings,
+        unit=first.trained.plan.unit,
+        files={case: pair for fold in folds for case, pair in fold.numbers.files.items()},
+    )
+    seen = sorted({case for fold in folds for case in fold.facts["seen_cases"]})
+    label = SEEN if seen else "out of fold"
+    output.mkdir(parents=True, exist_ok=True)
+    sweep_abandoned(output)
+    write_cases(output, numbers, note=label if seen else "")
+    facts = {"label": label, "runs": [fold.facts["run"] for fold in folds], "subset": "test", "seen_cases": seen}
+    write_numbers(output, numbers, facts=facts)
+    print(
+        f"{folder.name}, {label}: {len(folds)} runs, {numbers.summary.n_cases} cases, {numbers.summary.n_groups} groups"
+    )
+    for line in numbers.lines():
+        print(line)
+    print(output)
+    return numbers.summary
+
+
+def _require_one_experiment(folds: Sequence[Evaluated]) -> None:
+    """Refuse to put together what was not scored alike, or a case that two models were tested on.
+
+    Raises:
+        UsageError: Labels or settings differ.
+        DataError: A case is in two runs.
+    """
+    first, tested = folds[0], dict[str, str]()
+    for fold in folds:
+        for what, mine, other in (
+            ("labels", fold.numbers.labels, first.numbers.labels),
+            ("scores", fold.trained.settings, first.trained.settings),
+        ):
+            if mine != other:
+                raise UsageError(
+                    f"the runs differ in their {what}: they are no folds of one experiment",
+                    where=f"{first.trained.directory.name}, {fold.trained.directory.name}",
+                    why=f"{other} against {mine}",
+                    mend="put the folds of one experiment, and nothing else, into one folder",
+                )
+        for result in fold.numbers.results:
+            other_run = tested.setdefault(result.case_id, fold.trained.directory.name)
+            if other_run != fold.trained.directory.name:
+                raise DataError(
+                    "a case is a test case of two runs",
+                    where=f"case {result.case_id}",
+                    why=f"{other_run} and {fold.trained.directory.name}",
+                    mend="they are no folds of one split: evaluate them one by one",
+                )

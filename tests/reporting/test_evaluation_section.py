@@ -1,0 +1,111 @@
+"""What an evaluation looks like in the report: the numbers of its files, and nothing else."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from segkit.evaluation import (
+    CaseResult,
+    DetailSettings,
+    EvaluationSettings,
+    count_masks,
+    detail_case,
+    summarise,
+    summarise_details,
+    write_per_case,
+    write_summary,
+)
+from segkit.reporting.evaluation_section import evaluation_sections, interval_text, worst_cases
+from segkit.runs.directory import RunDirectory
+from segkit.types import Labels
+
+LABELS = Labels(names=("background", "lesion <b>"), ids=(0, 1))
+
+
+def entry(mean, interval):
+    return {"mean": mean, "interval": interval, "n": 8, "n_groups": 8}
+
+
+def evaluated(folder, *, instances=False):
+    """The files of an evaluation of twelve cases; in the first nothing was predicted."""
+    settings, detail = EvaluationSettings(), DetailSettings()
+    results, details = [], []
+    for k in range(12):
+        truth = np.zeros((30, 30), dtype=np.int16)
+        truth[3:9, 3 : 8 + k], truth[15:20, 4:10] = 1, 1
+        guess = np.roll(truth, 1, axis=1) if k else np.zeros_like(truth)
+        given = {"case_id": f"c{k:02d}", "group": f"p{k}", "spacing": (1.0, 1.0)}
+        ids = np.where(truth, 1 + (np.arange(30)[:, None] > 16), 0) if instances else None
+        rows = count_masks(guess, truth, **given, num_classes=2, settings=settings)
+        results.append(CaseResult(given["case_id"], given["group"], rows))
+        details += detail_case(guess, truth, **given, labels=LABELS, settings=detail, instances=ids)
+    more = summarise_details(details, LABELS, detail, unit="mm").to_dict()
+    write_per_case(folder / "per_case.csv", results, LABELS, details=details)
+    write_summary(folder / "summary.json", summarise(results, LABELS, settings), facts={"label": "test"}, more=more)
+    return json.loads((folder / "summary.json").read_text())
+
+
+def cells(text, heading):
+    """The cells of the first row of the table whose head holds `heading`."""
+    table = next(part for part in text.split("<table>")[1:] if heading in part.split("</thead>")[0])
+    return re.findall(r"<td[^>]*>(.*?)</td>", table.split("<tbody>")[1].split("</tr>")[0])
+
+
+def test_the_numbers_are_those_of_the_summary(tmp_path):
+    summary = evaluated(tmp_path / "evaluation" / "test")
+    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    surface, lesion = summary["surface"]["lesion <b>"], summary["lesions"]["lesion <b>"]
+    name, hd95, assd, nsd, within, similarity, missed, invented, n = cells(text, "HD95, mm")
+    assert name == "lesion &lt;b&gt;"
+    assert hd95 == f"{interval_text(surface['hd95'])} ({surface['hd95']['where_both']['mean']:.3f})"
+    assert assd.startswith(interval_text(surface["assd"]))
+    assert nsd == interval_text(surface["nsd"])
+    assert (within, missed, invented, n) == ("1 mm", "1", "0", "12")
+    assert similarity == interval_text(summary["volume"]["lesion <b>"]["similarity"])
+    found = cells(text, "component Dice")
+    assert found[1:6] == [
+        interval_text(lesion[metric]) for metric in ("f1", "recall", "precision", "panoptic_quality", "component_dice")
+    ]
+    assert found[6:] == ["22 of 24", "0 of 22", "0", "0"]
+    assert text.count("data:image/png;base64,") == 1
+    assert "would score" not in text
+
+
+def test_instances_have_a_ceiling(tmp_path):
+    summary = evaluated(tmp_path / "evaluation" / "test", instances=True)
+    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    ceiling = summary["lesions"]["lesion <b>"]["ceiling"]
+    assert "would score" in text
+    assert cells(text.split("would score")[1], "PQ")[1:] == [
+        interval_text(ceiling["f1"]),
+        interval_text(ceiling["panoptic_quality"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (entry(0.5, [0.25, 0.75]), "0.500 [0.250, 0.750]"),
+        (entry(0.5, None), "0.500"),
+        (entry(None, None), "n/a"),
+        ({}, "n/a"),
+    ],
+)
+def test_intervals_are_written_only_where_they_are_published(given, text):
+    assert interval_text(given) == text
+
+
+def test_the_worst_cases_come_first_and_an_undefined_dice_does_not_count_as_zero():
+    rows = [
+        {"case_id": "a", "class": "x", "dice": "0.9"},
+        {"case_id": "a", "class": "y", "dice": ""},
+        {"case_id": "b", "class": "x", "dice": "0.2"},
+        {"case_id": "b", "class": "y", "dice": "0.8"},
+        {"case_id": "healthy", "class": "x", "dice": ""},
+    ]
+    worst = worst_cases(rows, 10)
+    assert [case for case, _, _ in worst] == ["b", "a"]
+    assert [mean for _, mean, _ in worst] == pytest.approx([0.5, 0.9])
+    assert worst_cases(rows, 1)[0][0] == "b"

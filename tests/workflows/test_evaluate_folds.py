@@ -1,0 +1,76 @@
+"""The folds of a cross-validation, each on its own cases and all together."""
+
+import csv
+import json
+
+import pytest
+
+from segkit.data.layouts import discover
+from segkit.errors import DataError, UsageError
+from segkit.workflows.evaluate import run
+from segkit.workflows.evaluate_folds import runs_below
+
+
+def config(path, **keys):
+    return {"run": str(path), "subset": "test", "overlays": 0, "trainer": {"accelerator": "cpu"}} | keys
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def folds(nnunet_raw, threshold_run):
+    """Three folds of nine cases, by networks of three thresholds."""
+    root = nnunet_raw(cases=9, num_classes=2, shape=(18, 20, 16))
+    for fold in range(3):
+        words = ("data.split.folds=3", f"data.split.fold={fold}")
+        path = threshold_run(root, 1.2 + 0.2 * fold, *words, name=f"cv/{fold}-fold={fold}")
+    return root, path.parent
+
+
+def test_the_pooled_table_is_the_union_of_the_folds(folds, capsys):
+    root, folder = folds
+    summary = run(config(folder))
+    pooled = rows(folder / "evaluation" / "test" / "per_case.csv")
+    apart = [rows(fold / "evaluation" / "test" / "per_case.csv") for fold in runs_below(folder)]
+    assert sorted(pooled, key=str) == sorted((row for fold in apart for row in fold), key=str)
+    assert {row["case_id"] for row in pooled} == {case.case_id for case in discover(root).cases}
+    stored = json.loads((folder / "evaluation" / "test" / "summary.json").read_text())
+    assert stored["label"] == "out of fold"
+    assert stored["runs"] == [f"{fold}-fold={fold}" for fold in range(3)]
+    assert stored["n_cases"] == summary.n_cases == 9
+    nnunet = json.loads((folder / "evaluation" / "test" / "nnunet" / "summary.json").read_text())
+    assert len(nnunet["metric_per_case"]) == 9
+    assert "cv, out of fold: 3 runs, 9 cases" in capsys.readouterr().out
+
+
+def test_a_run_is_a_run_and_nothing_is_nothing(folds, tmp_path):
+    _, folder = folds
+    assert len(runs_below(folder)) == 3
+    assert runs_below(folder / "0-fold=0") == ()
+    assert runs_below(tmp_path / "nowhere") == ()
+    with pytest.raises(UsageError, match="no run of that name"):
+        run(config(tmp_path / "nowhere"))
+
+
+def test_a_case_of_two_runs_is_refused(folds, threshold_run):
+    root, folder = folds
+    threshold_run(root, 1.4, "data.split.folds=3", "data.split.fold=0", name="cv/again")
+    with pytest.raises(DataError, match="test case of two runs"):
+        run(config(folder))
+    assert not (folder / "evaluation").exists()
+
+
+def test_what_was_scored_in_another_way_is_refused(folds, threshold_run):
+    root, folder = folds
+    words = ("data.split.folds=3", "data.split.fold=0", "score.aggregate=pooled")
+    threshold_run(root, 1.4, *words, name="cv/0-fold=0")
+    with pytest.raises(UsageError, match="differ in their scores"):
+        run(config(folder))
+
+
+def test_other_roles_are_not_put_together(folds):
+    with pytest.raises(UsageError, match="only the test cases"):
+        run(config(folds[1], subset="tuning"))
