@@ -13,7 +13,12 @@ def test_every_verb_is_a_module_that_can_be_called(verb, monkeypatch):
     module = ModuleType(f"segkit.workflows.{verb}")
     module.run = lambda config: sorted(config)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    needed = {"evaluate": ["run=a"], "report": ["run=a"], "predict": ["run=a", "input=b", "output=c"]}.get(verb, [])
+    needed = {
+        "evaluate": ["run=a"],
+        "calibrate": ["run=a"],
+        "report": ["run=a"],
+        "predict": ["run=a", "input=b", "output=c"],
+    }.get(verb, [])
     first, second = (getattr(segkit, verb)(needed) for _ in range(2))
     assert first == second
     assert importlib.import_module(f"segkit.{verb}") is getattr(segkit, verb)

@@ -30,7 +30,12 @@ from segkit.types import Labels
 TREE = Tree((config_dir(),))
 FILES = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in config_dir().rglob("*.yaml"))
 CHOICES = [(group, name) for group in TREE.groups() for name in TREE.names(group)]
-NEEDED = {"evaluate": ["run=r"], "report": ["run=r"], "predict": ["run=r", "input=i", "output=o"]}
+NEEDED = {
+    "evaluate": ["run=r"],
+    "calibrate": ["run=r"],
+    "report": ["run=r"],
+    "predict": ["run=r", "input=i", "output=o"],
+}
 CUSTOM = {
     "network": "torch.nn.Conv3d",
     "loss": "segkit.losses.dice.DiceLoss",

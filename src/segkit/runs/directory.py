@@ -10,6 +10,7 @@ runs/NAME/
     metrics.jsonl    what was measured, deterministic values only
     timings.jsonl    clock, throughput, memory
     per_case.csv     scores of the selected checkpoint
+    calibration.json a temperature for its probabilities, and what it is worth
     overlays/        pictures
     evaluations/     while validation runs apart from the training
     report.html
