@@ -15,6 +15,8 @@ from segkit.runs.files import read_json
 
 METRICS: Final = ("dice", "iou", "precision", "recall")
 _WORST = 10
+_SEVERAL = 1.5
+"""Lesions a case from which they are worth a table."""
 
 
 def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]:
@@ -160,8 +162,8 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
 def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     """Lesions one by one, by class; then how many were found of each size."""
     lesions = summary.get("lesions") or {}
-    if not any(of["counts"]["reference"] or of["counts"]["predicted"] for of in lesions.values()):
-        return
+    if not any(of["counts"]["reference"] >= _SEVERAL * max(of["f1"]["n"], 1) for of in lesions.values()):
+        return  # organs: one piece a case
     yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
     yield table(
         ("class", "F1", "recall", "precision", "PQ", "component Dice", "found", "invented", "split", "merged"),
