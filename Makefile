@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(BENCH_VENV)/.peers-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package bench bench-accuracy clean
+.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package bench bench-accuracy bench-compare clean
 
 help:  ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench: $(BENCH_STAMP)  ## Time segkit beside nnU-Net and MONAI, report in benchm
 
 bench-accuracy: $(BENCH_STAMP)  ## Accuracy by minutes beside nnU-Net, hours on idle cores (BENCH=--data=DIR)
 	$(BENCH_VENV)/bin/python -m benchmarks.accuracy $(BENCH)
+
+bench-compare: $(STAMP)  ## How often compare is wrong, by simulation, printed (BENCH="--simulations 200 --bca")
+	$(BIN)/python -m benchmarks.null_comparison $(BENCH)
 
 $(BENCH_STAMP): pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(MAKE) setup VENV=$(BENCH_VENV)

@@ -16,6 +16,7 @@ def test_every_verb_is_a_module_that_can_be_called(verb, monkeypatch):
     needed = {
         "evaluate": ["run=a"],
         "calibrate": ["run=a"],
+        "compare": ["reference=a", "candidate=b"],
         "report": ["run=a"],
         "predict": ["run=a", "input=b", "output=c"],
     }.get(verb, [])

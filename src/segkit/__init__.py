@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-VERBS = ("check", "plan", "prepare", "train", "evaluate", "predict", "calibrate", "status", "report", "sync", "doctor")
+VERBS = (
+    *("check", "plan", "prepare", "train", "evaluate", "compare", "predict", "calibrate"),
+    *("status", "report", "sync", "doctor"),
+)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  each name has its own type

@@ -33,6 +33,7 @@ CHOICES = [(group, name) for group in TREE.groups() for name in TREE.names(group
 NEEDED = {
     "evaluate": ["run=r"],
     "calibrate": ["run=r"],
+    "compare": ["reference=r", "candidate=c"],
     "report": ["run=r"],
     "predict": ["run=r", "input=i", "output=o"],
 }
