@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from segkit.evaluation import native_prediction
-from segkit.ops.resample import resample_label
+from segkit.evaluation.native import Stream, native_labels
+from segkit.ops.resample import resample_label, resample_logits
 
 GRIDS = [
     # native shape, spacing, crop, voxels of the plan's grid
@@ -99,3 +100,108 @@ def test_a_tie_is_background(made):
 def test_members_must_agree(made, members):
     with pytest.raises(ValueError, match="cannot be averaged"):
         native_prediction(members, made.geometry((4, 4)))
+
+
+def stream_of(logits, sizes=(1, 3, 2)):
+    """The logits in blocks of changing length, each in memory that is overwritten when the next one is asked for."""
+
+    def blocks():
+        at, turn = 0, 0
+        while at < logits.shape[1]:
+            block = logits[:, at : at + sizes[turn % len(sizes)]].clone()
+            yield block
+            at, turn = at + block.shape[1], turn + 1
+            block.fill_(torch.nan)
+
+    return Stream(blocks(), logits.shape[0], tuple(logits.shape[1:]))
+
+
+def random_logits(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+@pytest.mark.parametrize(("shape", "spacing", "crop", "grid"), GRIDS)
+def test_blocks_of_planes_give_what_the_whole_gives(made, shape, spacing, crop, grid, average):
+    way_back = made.geometry(shape, spacing=spacing, crop=crop)
+    first = random_logits(4, *grid)
+    other = random_logits(4, *(n + 1 for n in grid), seed=1)
+    for members in ([first], [first, other], [first, other, first]):
+        whole = native_labels(
+            [Stream(iter([one]), 4, tuple(one.shape[1:])) for one in members], way_back, average=average
+        )
+        streamed = native_labels([stream_of(one) for one in members], way_back, average=average)
+        np.testing.assert_array_equal(streamed, whole)
+    if average == "logits":
+        np.testing.assert_array_equal(native_prediction([first], way_back), native_labels([stream_of(first)], way_back))
+
+
+@pytest.mark.parametrize(("shape", "spacing", "crop", "grid"), GRIDS)
+def test_planes_are_resampled_as_the_whole_is(made, shape, spacing, crop, grid):
+    """Against `resample_logits` of all axes at once, to rounding."""
+    way_back = made.geometry(shape, spacing=spacing, crop=crop)
+    size = tuple(stop - start for start, stop in way_back.crop)
+    logits = random_logits(3, *grid)
+    apart = 2 if max(spacing) / min(spacing) > 3 else None
+    expected = resample_logits(logits, size, separate_axis=apart).softmax(0)
+    found = torch.full_like(expected, torch.nan)
+
+    def keep(begin, probabilities):
+        found[:, begin : begin + probabilities.shape[1]] = probabilities
+
+    labels = native_labels([stream_of(logits)], way_back, keep=keep)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    inside = tuple(slice(*edge) for edge in way_back.crop)
+    np.testing.assert_array_equal(labels[inside], found.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_axis_apart_may_be_any(made, axis):
+    spacing = [0.7, 0.7, 0.7]
+    spacing[axis] = 5.0
+    way_back = made.geometry((12, 10, 9), spacing=spacing)
+    grid = [17, 15, 13]
+    logits = random_logits(3, *grid)
+    expected = resample_logits(logits, (12, 10, 9), separate_axis=axis).argmax(0)
+    assert (native_prediction([logits], way_back) == expected.numpy()).mean() > 0.999
+
+
+def test_what_is_averaged_is_resampled(made):
+    """By hand: logits (0, 4) beside (0, -2), halfway between: their mean says class 1, that of probabilities too, but
+    with another number; two members that disagree: the surer one wins by logits, the majority by probabilities."""
+    way_back = made.geometry((3, 2))
+    logits = torch.tensor([[[0.0, 0.0], [0.0, 0.0]], [[4.0, 4.0], [-2.0, -2.0]]])
+    kept = {}
+
+    def keep_as(name):
+        return lambda begin, values: kept.setdefault(name, []).append(values.clone())
+
+    native_labels([stream_of(logits)], way_back, keep=keep_as("logits"))
+    native_labels([stream_of(logits)], way_back, average="probabilities", keep=keep_as("probabilities"))
+    by_logits, by_probabilities = (torch.cat(kept[name], dim=1)[1, 1, 0] for name in ("logits", "probabilities"))
+    sure, unsure = (1 / (1 + np.exp(-x)) for x in (4.0, -2.0))
+    assert by_logits == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+    assert by_probabilities == pytest.approx((sure + unsure) / 2, abs=1e-6)
+
+    sure_of_one, for_zero = torch.zeros(2, 3, 2), torch.zeros(2, 3, 2)
+    sure_of_one[1], for_zero[0] = 9.0, 2.0
+    members = [sure_of_one, for_zero, for_zero]
+    assert (native_labels([stream_of(one) for one in members], way_back) == 1).all()
+    assert (native_labels([stream_of(one) for one in members], way_back, average="probabilities") == 0).all()
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_probabilities_are_kept_plane_by_plane_and_sum_to_one(made, average):
+    way_back = made.geometry((9, 8, 7), crop=((1, 9), (0, 8), (2, 7)))
+    planes = []
+
+    def keep(begin, values):
+        assert begin == sum(part.shape[1] for part in planes)
+        planes.append(values.clone())
+
+    members = [random_logits(4, 5, 6, 7), random_logits(4, 8, 8, 5, seed=1)]
+    native_labels([stream_of(one) for one in members], way_back, average=average, keep=keep)
+    found = torch.cat(planes, dim=1)
+    assert found.shape == (4, 8, 8, 5)
+    torch.testing.assert_close(found.sum(0), torch.ones(8, 8, 5), rtol=0, atol=1e-6)
+    assert found.min() >= 0

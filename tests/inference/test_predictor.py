@@ -79,3 +79,41 @@ def test_ensemble_is_the_mean():
     torch.testing.assert_close(Ensemble(members[:1])(image), members[0](image))
     with pytest.raises(ValueError, match="at least one"):
         Ensemble([])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_stream_is_the_call_plane_by_plane(precision):
+    network, image = Probe(), torch.randn(1, 29, 9, generator=torch.Generator().manual_seed(0))
+    predict = predictor(network, precision=precision, mirror_axes=(0, 1), tile_batch=2)
+    blocks = []
+    for block in predict.stream(image):
+        # What the caller does in between is none of the network's business.
+        assert not torch.is_inference_mode_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+        blocks.append(block.clone())
+    assert torch.equal(torch.cat(blocks, dim=1), predict(image))
+    assert network.training
+    assert not network.frozen.training
+    assert all(not training and not grad for training, _, grad in network.seen)
+
+
+def test_a_stream_that_is_given_up_leaves_the_network_as_it_was():
+    network = Probe()
+    stream = predictor(network).stream(torch.zeros(1, 40, 9))
+    next(stream)
+    stream.close()
+    assert network.training
+
+
+def test_what_a_device_has_no_room_for_is_not_tried_again_with_the_next_image(caplog):
+    class Narrow(Probe):
+        def forward(self, x):
+            if len(x) > 2:
+                raise RuntimeError("CUDA out of memory")
+            return super().forward(x)
+
+    predict = predictor(Narrow(), tile_batch=8)
+    predict(torch.zeros(1, 40, 9))
+    assert predict.tile_batch == 2
+    assert "8 tiles: 4" in caplog.text
+    assert "4 tiles: 2" in caplog.text

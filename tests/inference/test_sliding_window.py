@@ -156,3 +156,49 @@ def test_mirroring_averages_all_flips(dimensions):
 def test_a_network_that_breaks_its_contract_is_named(bad):
     with pytest.raises(UsageError, match="contract"):
         sliding_window(bad, random_image(2, 8, 8), patch_size=(8, 8), num_classes=2)
+
+
+class Narrow:
+    """A network on a device that has room for so many tiles."""
+
+    def __init__(self, room):
+        self.room, self.calls = room, []
+
+    def __call__(self, batch):
+        self.calls.append(len(batch))
+        if len(batch) > self.room:
+            raise RuntimeError(f"CUDA out of memory. Tried to allocate {len(batch)} tiles")
+        return batch
+
+
+def test_fewer_tiles_a_pass_where_the_memory_does_not_last():
+    image, network, told = random_image(2, 37, 23), Narrow(2), []
+    found = sliding_window(network, image, patch_size=(8, 16), num_classes=2, tile_batch=9, fewer=told.append)
+    torch.testing.assert_close(found, image, rtol=0, atol=2e-6)
+    assert told == [4, 2]
+    assert network.calls[:2] == [9, 4]
+    assert set(network.calls[2:]) == {2}
+    assert sum(network.calls[2:]) == 9 * 2  # no tile twice
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_one_tile_is_the_least(room):
+    network = Narrow(room)
+    if room:
+        sliding_window(network, random_image(2, 20, 16), patch_size=(8, 16), num_classes=2, tile_batch=3)
+        return
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sliding_window(network, random_image(2, 20, 16), patch_size=(8, 16), num_classes=2, tile_batch=3)
+    assert network.calls == [3, 1]
+
+
+def test_other_errors_are_not_tried_again():
+    calls = []
+
+    def broken(batch):
+        calls.append(len(batch))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        sliding_window(broken, random_image(2, 20, 16), patch_size=(8, 16), num_classes=2, tile_batch=3)
+    assert calls == [3]

@@ -36,3 +36,22 @@ def test_a_second_block_of_the_size_fetches_no_page():
     # 64 MiB are 16384 pages of 4 KiB, or 32 of 2 MiB.
     assert fetched_pages("leave") >= 32
     assert fetched_pages("keep") < 16
+
+
+GIVE_BACK = """
+from segkit.ops.freed_memory import give_back_freed_memory, keep_freed_memory
+from segkit.planning.free_memory import resident_bytes
+
+assert keep_freed_memory()
+blocks = [bytearray(b"x") * (16 << 20) for _ in range(8)]
+del blocks
+kept, _ = resident_bytes()
+assert give_back_freed_memory()
+print(kept - resident_bytes()[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked to")
+def test_what_is_kept_can_be_given_back():
+    done = subprocess.run([sys.executable, "-c", GIVE_BACK], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0.9 * 8 * (16 << 20)

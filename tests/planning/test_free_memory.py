@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segkit.planning.free_memory import free_bytes
+from segkit.planning.free_memory import free_bytes, resident_bytes
 
 GIB = 2**30
 
@@ -68,3 +68,12 @@ def test_other_systems_do_not_tell(tmp_path):
 def test_this_machine_has_some():
     free = free_bytes("cpu")
     assert free is None or 0 < free < 2**50
+
+
+def test_what_this_process_holds(tmp_path):
+    write(tmp_path, {"proc/self/status": "Name: python\nVmHWM:\t 3000 kB\nVmRSS:\t 2000 kB"})
+    assert resident_bytes(root=tmp_path) == (2000 * 1024, 3000 * 1024)
+    assert resident_bytes(root=tmp_path / "nothing") is None
+    found = resident_bytes()
+    if found is not None:
+        assert 10**7 < found[0] <= found[1]

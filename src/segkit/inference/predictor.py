@@ -1,7 +1,9 @@
 """A network as a function from a whole image to its logits, and several of them as one."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -9,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segkit.errors import UsageError
-from segkit.inference.sliding_window import sliding_window
+from segkit.inference.sliding_window import Passes, sliding_window, stream_planes
+from segkit.inference.sums import SPILL_WINDOW
 from segkit.types import Size
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 ImagePredictor = Callable[[Tensor], Tensor]
@@ -61,7 +66,7 @@ class Predictor:
 
     def __call__(self, image: Float[Tensor, "C *S"]) -> Float[Tensor, "K *S"]:
         """Logits of one image, float32 on the CPU."""
-        with evaluating(self.network), torch.inference_mode(), autocast(self.device, self.precision):
+        with evaluating(self.network), self._computing():
             return sliding_window(
                 self.network,
                 image,
@@ -72,7 +77,45 @@ class Predictor:
                 device=self.device,
                 mirror_axes=self.mirror_axes,
                 before_pass=self.before_pass,
+                fewer=self._fewer,
             )
+
+    def stream(
+        self, image: Float[Tensor, "C *S"], *, scratch: Path | None = None, window: int = SPILL_WINDOW
+    ) -> Iterator[Float[Tensor, "K N *R"]]:
+        """The same logits in blocks of planes along the first axis; see `stream_planes`.
+
+        Args:
+            image: The prepared image.
+            scratch: Folder of a file to sum in; None: in memory, on the device where that has room.
+            window: Bytes of that file that may be in memory at once.
+        """
+        passes = Passes(
+            self.network,
+            num_classes=self.num_classes,
+            tile_batch=self.tile_batch,
+            device=self.device,
+            mirror_axes=self.mirror_axes,
+            before_pass=self.before_pass,
+            fewer=self._fewer,
+            context=self._computing,
+        )
+        with evaluating(self.network):
+            yield from stream_planes(
+                passes, image, patch_size=self.patch_size, step=self.step, scratch=scratch, window=window
+            )
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            yield
+
+    def _fewer(self, tiles: int) -> None:
+        """The memory did not last for a pass: later images begin with as many tiles as it did last for."""
+        logger.warning(
+            "%s ran out of memory in a pass of %d tiles: %d from now on", self.device, self.tile_batch, tiles
+        )
+        self.tile_batch = tiles
 
 
 class Ensemble:

@@ -52,3 +52,11 @@ def _channels_last(weight: Tensor) -> Tensor:
     axes = (0, *range(2, weight.ndim), 1)
     last = torch.empty([weight.shape[axis] for axis in axes], dtype=weight.dtype, device=weight.device)
     return last.permute([axes.index(axis) for axis in range(weight.ndim)]).copy_(weight)
+
+
+def lies_channels_last(network: nn.Module) -> bool:
+    """Whether the channels of a network's convolutions come last in memory."""
+    weights = (each for each in network.parameters() if each.ndim in CHANNELS_LAST)
+    return any(
+        not each.is_contiguous() and each.is_contiguous(memory_format=CHANNELS_LAST[each.ndim]) for each in weights
+    )

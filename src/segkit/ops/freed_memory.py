@@ -27,3 +27,12 @@ def keep_freed_memory() -> bool:
     mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
     # A trim threshold of -1 is the largest there is: the top of the heap is never given back.
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def give_back_freed_memory() -> bool:
+    """Let the system have what was freed and kept; what is taken next is new to the process again.
+
+    Returns:
+        Whether anything was given back: only glibc can be asked to.
+    """
+    return platform.libc_ver()[0] == "glibc" and bool(ctypes.CDLL(None).malloc_trim(0))

@@ -1,4 +1,4 @@
-"""How much memory is free for a training: of the GPU, or of the machine and of the container it may run in."""
+"""How much memory is free, of the GPU or of the machine and of the container it may run in, and how much is held."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,3 +71,14 @@ def _text(file: Path) -> str:
         return file.read_text()
     except OSError:
         return ""
+
+
+def resident_bytes(*, root: Path = Path("/")) -> tuple[int, int] | None:
+    """What this process holds of the machine's memory, and the most it has held; None where the system does not tell.
+
+    Args:
+        root: Root of the file system, for tests.
+    """
+    rows = dict(line.split(":", 1) for line in _text(root / "proc" / "self" / "status").splitlines() if ":" in line)
+    now, most = (rows.get(name, "").split() for name in ("VmRSS", "VmHWM"))
+    return (int(now[0]) * 1024, int(most[0]) * 1024) if now and most else None

@@ -86,7 +86,7 @@ class TrainingMemory:
         }
         if self.validation > self.step:
             parts = {"whole-image validation": self.validation, "a step": self.step}
-        told = {name: _short(size, self.peak) for name, size in parts.items()}
+        told = {name: short(size, self.peak) for name, size in parts.items()}
         made_of = ", ".join(f"{name} {size}" for name, size in told.items() if float(size) > 0)
         return f"{size_text(self.peak)} for training ({made_of})"
 
@@ -164,7 +164,7 @@ def size_text(size: int) -> str:
     return f"{size / _GB:.1f} GB" if size >= 0.95 * _GB else f"{max(1, round(size / _MB))} MB"
 
 
-def _short(size: int, whole: int) -> str:
+def short(size: int, whole: int) -> str:
     """In the unit of the whole."""
     return f"{size / _GB:.1f}" if whole >= 0.95 * _GB else f"{size / _MB:.0f}"
 
@@ -184,7 +184,7 @@ def _traced(
 ) -> TrainingMemory:
     pretence, modules = no_memory(), [network, DeepSupervision(loss)]
     with pretence, live:
-        memo = _stand_ins(modules, place=place, channels_last=plan.channels_last)
+        memo = stand_ins(modules, place=place, channels_last=plan.channels_last)
         weights = live.now
     # Outside, for a tensor that is neither parameter nor buffer is copied as it is.
     network, supervised = (copy.deepcopy(module, memo) for module in modules)
@@ -235,7 +235,7 @@ def _traced(
     )
 
 
-def _stand_ins(modules: Iterable[nn.Module], *, place: str, channels_last: bool) -> dict[int, Any]:
+def stand_ins(modules: Iterable[nn.Module], *, place: str, channels_last: bool) -> dict[int, Any]:
     """A tensor of the same shape for each parameter and buffer, by its id: what `copy.deepcopy` is to find them by."""
     memo: dict[int, Any] = {}
     for tensor in itertools.chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules):

@@ -1,16 +1,15 @@
 """Out of memory while training: one message with the keys that help, in the order in which they cost least."""
 
-import errno
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from traceback import walk_tb
 from typing import Literal, TypeAlias
 
-import torch
-
 from segkit.errors import OutOfMemory, SegkitError
+from segkit.ops.lack_of_memory import causes, says_out_of_memory
+from segkit.ops.lack_of_memory import is_out_of_memory as is_out_of_memory
 from segkit.planning.ladder import LADDER
 from segkit.planning.plan import Plan
 from segkit.planning.training_memory import size_text
@@ -18,14 +17,6 @@ from segkit.types import Size
 
 Stage: TypeAlias = Literal["training", "validation", "loading"]
 
-_TEXTS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "status_alloc_failed",
-    "cannot allocate memory",
-)
-"""What CUDA, MPS, the CPU's allocator, cuDNN, cuBLAS and the system say, in lower case."""
 _VALIDATION_FRAMES = frozenset({"validation_step", "evaluate_case"})
 _RUNGS = ("tiny", "small", "base", "large")
 _AS_BASE = {"nnunet": "base"}
@@ -56,14 +47,9 @@ Predicted: TypeAlias = Callable[[Remedy], int | None]
 """Bytes that training would take with a remedy; None where that is not known."""
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error, or what it came from, is a lack of memory of the device or of the machine."""
-    return any(map(_is_one, _causes(error)))
-
-
 def stage_of(error: BaseException) -> Stage:
     """What was going on, read from the error's traceback."""
-    for each in _causes(error):
+    for each in causes(error):
         if "DataLoader worker" in str(each):
             return "loading"
         if any(frame.f_code.co_name in _VALIDATION_FRAMES for frame, _ in walk_tb(each.__traceback__)):
@@ -103,7 +89,7 @@ def explain_out_of_memory(
     return OutOfMemory(
         f"Out of memory in {stage}: {what} is too small for this run. {kept}",
         where=f"{device}: {sizes}",
-        why=_first_line(next(each for each in _causes(error) if _is_one(each))),
+        why=_first_line(next(each for each in causes(error) if says_out_of_memory(each))),
         mend=mend_text(
             remedies(plan, stage, device=device, accumulate=accumulate, recompute=recompute),
             device=device,
@@ -196,24 +182,6 @@ def _smaller_rung(name: str) -> str | None:
     rungs = [rung for rung in _RUNGS if rung in LADDER]
     place = rungs.index(name) if name in rungs else 0
     return rungs[place - 1] if place > 0 else None
-
-
-def _is_one(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__
 
 
 def _first_line(error: BaseException) -> str:
