@@ -159,3 +159,98 @@ def test_the_python_api_agrees_with_the_command(nnunet_raw, threshold_run, tmp_p
         trained.predict(array[0], spacing=(1.0, 1.0))
     with pytest.raises(UsageError, match="one image at a time"):
         trained.predict(root / "imagesTr")
+
+
+def test_what_it_will_take_is_said_before_it_starts(nnunet_raw, threshold_run, tmp_path, capsys):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path = threshold_run(root, 1.3)
+    source = tmp_path / "new"
+    source.mkdir()
+    for k, image in enumerate(volumes(root)[:2]):
+        (source / f"scan{k}_0000.nii.gz").write_bytes(image.read_bytes())
+    run(config(str(path), source, tmp_path / "masks"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("memory: ")
+    assert "predicted" in lines[0]
+    assert sum(line.startswith("[") for line in lines) == 2
+
+
+def test_images_that_do_not_fit_into_the_memory_given_are_named(nnunet_raw, threshold_run, tmp_path):
+    path = threshold_run(nnunet_raw(cases=6, num_classes=2), 1.3)
+    source = tmp_path / "Dataset900_Phantom" / "imagesTr"
+    with pytest.raises(DataError, match="6 of 6 images") as raised:
+        run(config(str(path), source, tmp_path / "masks", memory_gb=0.001))
+    assert raised.value.exit_code == 65
+    with (tmp_path / "masks" / "errors.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["what"] for row in rows} == {"the image does not fit into the memory that may be taken"}
+
+
+def test_output_that_is_not_finite_is_an_error_of_its_image(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path = threshold_run(root, float("nan"))
+    with pytest.raises(DataError, match="1 of 1 images") as raised:
+        run(config(str(path), volumes(root)[0], tmp_path / "masks"))
+    assert "not finite" in raised.value.why
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_probabilities_beside_the_masks(nnunet_raw, threshold_run, tmp_path, average):
+    root = nnunet_raw(cases=6, num_classes=2, spacing=(1.0, 0.9, 1.4))
+    runs = [threshold_run(root, 1.3), threshold_run(root, 0.9, "plan.spacing=[1.2,1,1]", name="other")]
+    source, output = volumes(root)[0], tmp_path / "masks"
+    keys = {"average": average, "probabilities": True}
+    (target,) = run(config([str(path) for path in runs], source, output, **keys))
+    image, mask = nibabel.load(source), np.asarray(nibabel.load(target).dataobj)
+    written = nibabel.load(output / "probabilities" / f"{target.name.removesuffix('.nii.gz')}.nii.gz")
+    found = np.asarray(written.dataobj)
+    assert found.shape == (*image.shape, 2)
+    np.testing.assert_allclose(written.affine, image.affine, atol=1e-5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    np.testing.assert_array_equal(found.argmax(-1), mask)
+    # Without them the same mask, and asking for them later makes what is missing.
+    (plain,) = run(config([str(path) for path in runs], source, tmp_path / "plain", average=average))
+    assert plain.read_bytes() == target.read_bytes()
+    assert not (tmp_path / "plain" / "probabilities").exists()
+    run(config([str(path) for path in runs], source, tmp_path / "plain", **keys))
+    assert (tmp_path / "plain" / "probabilities" / written.get_filename().rpartition("/")[2]).exists()
+
+
+def test_masks_of_another_average_are_not_gone_on_with(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path, source = threshold_run(root, 1.3), volumes(root)[0]
+    run(config(str(path), source, tmp_path / "masks"))
+    with pytest.raises(UsageError, match="overwrite=true"):
+        run(config(str(path), source, tmp_path / "masks", average="probabilities"))
+
+
+def test_a_table_of_images(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2, channels=2)
+    path = threshold_run(root, 1.3)
+    lines = [
+        f"scan{k},{root.name}/imagesTr/phantom_00{k}_0000.nii.gz,{root.name}/imagesTr/phantom_00{k}_0001.nii.gz"
+        for k in (3, 1)
+    ]
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join(["case,a,b", *lines, "gone,no.nii.gz,no.nii.gz"]) + "\n")
+    with pytest.raises(DataError, match="1 of 3 images"):
+        run(config(str(path), table, tmp_path / "masks"))
+    run(config(str(path), root / "imagesTr", tmp_path / "all"))
+    for k in (3, 1):
+        by_table, by_folder = tmp_path / "masks" / f"scan{k}.nii.gz", tmp_path / "all" / f"phantom_00{k}.nii.gz"
+        assert by_table.read_bytes() == by_folder.read_bytes()
+    with (tmp_path / "masks" / "errors.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["case_id"] == "gone"
+
+
+def test_one_of_ten_and_lines_in_order(nnunet_raw, threshold_run, tmp_path, capsys):
+    root = nnunet_raw(cases=10, num_classes=2)
+    path = threshold_run(root, 1.3)
+    volumes(root)[6].write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 of 10 images"):
+        run(config(str(path), root / "imagesTr", tmp_path / "masks"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [line.split("]")[0] for line in lines] == [f"[{k}/10" for k in range(1, 11)]
+    assert "NOT PREDICTED" in lines[6]
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 9

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from segkit.data import tables
 from segkit.data.declaration import channel_names, declaration, file_ending, label_values, listed_cases
 from segkit.data.groups import with_groups
 from segkit.data.names import require_usable_ids, shown_id
@@ -120,13 +121,15 @@ def discover(
 def image_cases(folder: str | Path) -> tuple[Case, ...]:
     """The images in one folder as cases without labels, for prediction; files `ID_0000`, `ID_0001` are one case.
 
-    A single image file may be named instead of a folder.
+    A single image file may be named instead of a folder, or a table of images (`tables`).
 
     Raises:
-        DataError: There is no image.
+        DataError: There is no image, or the table is malformed.
     """
     path = Path(folder).expanduser().absolute()
     if path.is_file():
+        if path.suffix.lower() == tables.ENDING:
+            return tables.table_cases(path)
         return (Case(stem_of(path), (path,), None, stem_of(path)),)
     cases = _paired(_listing(path)[0], ())
     require_usable_ids(cases)

@@ -22,9 +22,11 @@ from segkit.data.layouts import image_cases
 from segkit.data.preprocessing import cut, nonzero_box, normalise, preprocess
 from segkit.data.splits import Roles
 from segkit.errors import DataError, StorageError, UsageError
-from segkit.evaluation import EvaluationSettings, native_prediction
+from segkit.evaluation import EvaluationSettings
 from segkit.evaluation.case import image_of
+from segkit.evaluation.native import Stream, native_labels
 from segkit.inference.predictor import Predictor
+from segkit.inference.sums import SPILL_WINDOW
 from segkit.networks.memory_format import choose_channels_last, to_device
 from segkit.ops.resample import resample_image
 from segkit.planning.device import device_facts
@@ -207,25 +209,45 @@ def ensemble_prediction(
         if len(cases) != 1:
             why = f"{image} holds {len(cases)} images"
             raise UsageError("predict takes one image at a time", why=why, mend="python -m segkit.predict input=FOLDER")
-        prepared = [preprocess(cases[0], member.plan) for member in members]
-    logits = [member.predictor(image_of(case)) for member, case in zip(members, prepared, strict=True)]
+        prepared = prepare_for(members, cases[0])
     geometry = prepared[0].geometry
-    return label_values(native_prediction(logits, geometry), geometry, plan.labels)
+    return label_values(native_labels(streams(members, prepared), geometry), geometry, plan.labels)
 
 
-def member_logits(members: Sequence[TrainedRun], case: Case) -> tuple[list[Tensor], Geometry]:
-    """Logits of one case by each member; members that prepare alike share the prepared image.
+def prepare_for(members: Sequence[TrainedRun], case: Case) -> list[PreparedCase]:
+    """The image as each member wants it; members that prepare alike share it.
 
     Raises:
         DataError: A file that cannot be read, or an image that does not fit the model.
     """
     prepared: list[PreparedCase] = []
-    logits: list[Tensor] = []
     for index, member in enumerate(members):
         alike = next((k for k in range(index) if members[k].plan.preprocessing() == member.plan.preprocessing()), None)
         prepared.append(preprocess(case, member.plan) if alike is None else prepared[alike])
-        logits.append(member.predictor(image_of(prepared[-1])))
-    return logits, prepared[0].geometry
+    return prepared
+
+
+def streams(
+    members: Sequence[TrainedRun],
+    prepared: Sequence[PreparedCase],
+    *,
+    scratch: Path | None = None,
+    window: int = SPILL_WINDOW,
+) -> list[Stream]:
+    """The logits of one image by each member, computed as they are asked for; see `Predictor.stream`.
+
+    Args:
+        members: One or several.
+        prepared: The image as each of them wants it.
+        scratch: Folder of the files to sum in; None: in memory.
+        window: Bytes of each of these files that may be in memory at once.
+    """
+    found = []
+    for member, case in zip(members, prepared, strict=True):
+        image = torch.from_numpy(case.image) if case.image.flags.writeable else image_of(case)
+        blocks = member.predictor.stream(image, scratch=scratch, window=window)
+        found.append(Stream(blocks, member.plan.num_classes, tuple(image.shape[1:])))
+    return found
 
 
 def prepared_array(image: Shaped[np.ndarray, "..."], plan: Plan, *, spacing: Sequence[float] | None) -> PreparedCase:

@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ from typing import Any
 from segkit.data.layouts import image_cases
 from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
-from segkit.evaluation import native_prediction
+from segkit.ops.freed_memory import keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
-from segkit.workflows.loading import TrainedRun, load, load_from, member_logits
-from segkit.workflows.masks import write_mask
+from segkit.workflows.loading import TrainedRun, load, load_from
+from segkit.workflows.memory_limit import MemoryLimit
+from segkit.workflows.predicting import Job, Predicting
+from segkit.workflows.probabilities import probability_path
 
 __all__ = ["load", "run"]
 
@@ -28,10 +29,10 @@ ERRORS = "errors.csv"
 
 
 def run(config: dict[str, Any]) -> list[Path]:
-    """Predict every image of a file or folder.
+    """Predict every image of a file, a folder or a table.
 
     Args:
-        config: Keys of configs/predict.yaml; `run` is one run or a list, whose logits are averaged.
+        config: Keys of configs/predict.yaml; `run` is one run or a list, which are averaged.
 
     Returns:
         The masks that are there now.
@@ -40,26 +41,23 @@ def run(config: dict[str, Any]) -> list[Path]:
         UsageError: Runs that do not go together, or an output folder that holds something else.
         DataError: An image could not be predicted; the others are written, and errors.csv says which and why.
     """
+    keep_freed_memory()
     runs = config["run"] if isinstance(config["run"], list | tuple) else [config["run"]]
     members = [load_from(config, one) for one in runs]
     require_compatible(members)
     cases = image_cases(config["input"])
     output = Path(config["output"]).expanduser().absolute()
     targets = targets_of(cases, output)
-    kept = _prepare_output(output, targets, _record(members), overwrite=config.get("overwrite", False))
-    faults: list[tuple[Case, DataError]] = []
-    for number, (case, target) in enumerate(zip(cases, targets, strict=True), start=1):
-        heading = f"[{number}/{len(cases)}] {case.case_id}"
-        if target in kept:
-            print(f"{heading}  kept, was there: {target}", flush=True)
-            continue
-        started = time.perf_counter()
-        try:
-            _predict(members, case, target)
-            print(f"{heading}  {target}  ({time.perf_counter() - started:.1f} s)", flush=True)
-        except DataError as error:
-            faults.append((case, error))
-            print(f"{heading}  NOT PREDICTED: {error.what}", flush=True)
+    average, wanted = config.get("average", "logits"), config.get("probabilities", False)
+    kept = _prepare_output(output, targets, _record(members, average), overwrite=config.get("overwrite", False))
+    jobs = [
+        Job(f"[{number}/{len(cases)}] {case.case_id}", case, target, probability_path(output, case))
+        for number, (case, target) in enumerate(zip(cases, targets, strict=True), start=1)
+    ]
+    if wanted:
+        kept -= {job.target for job in jobs if not job.probabilities.exists()}
+    limit = MemoryLimit(members, memory_gb=config.get("memory_gb"), scratch=output)
+    faults = Predicting(limit, average=average, probabilities=wanted).all(jobs, kept=kept)
     _write_errors(output / ERRORS, faults)
     if faults:
         raise DataError(
@@ -106,21 +104,7 @@ def targets_of(cases: Sequence[Case], output: Path) -> list[Path]:
     return targets
 
 
-def _predict(members: Sequence[TrainedRun], case: Case, target: Path) -> None:
-    logits, geometry = member_logits(members, case)
-    if not all(bool(one.isfinite().all()) for one in logits):
-        raise DataError(
-            "the network's output is not finite",
-            where=f"case {case.case_id}",
-            why="NaN or Inf in the logits",
-            mend="look at the image's intensities; or trainer.precision=32-true",
-        )
-    prediction = native_prediction(logits, geometry)
-    like = read(case.images[0], role="image", case=case.case_id)
-    write_mask(target, prediction, geometry=geometry, labels=members[0].plan.labels, like=like)
-
-
-def _record(members: Sequence[TrainedRun]) -> dict[str, Any]:
+def _record(members: Sequence[TrainedRun], average: str) -> dict[str, Any]:
     return {
         "runs": [
             {
@@ -131,6 +115,7 @@ def _record(members: Sequence[TrainedRun]) -> dict[str, Any]:
             }
             for member in members
         ],
+        "average": average,
         "note": "Research software, not a medical device.",
     }
 
@@ -174,7 +159,7 @@ def _whole(mask: Path) -> bool:
     return True
 
 
-def _write_errors(path: Path, faults: Sequence[tuple[Case, DataError]]) -> None:
+def _write_errors(path: Path, faults: Sequence[tuple[Job, DataError]]) -> None:
     """One row an image that was not predicted; without any, no file."""
     if not faults:
         path.unlink(missing_ok=True)
@@ -182,6 +167,6 @@ def _write_errors(path: Path, faults: Sequence[tuple[Case, DataError]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case_id", "file", "what", "where", "why", "mend"])
-    for case, error in faults:
-        writer.writerow([case.case_id, case.images[0], error.what, error.where, error.why, error.mend])
+    for job, error in faults:
+        writer.writerow([job.case.case_id, job.case.images[0], error.what, error.where, error.why, error.mend])
     atomic_write(path, text.getvalue())

@@ -5,6 +5,7 @@ and file type of the image it belongs to. Every fault of a file is a `DataError`
 mend. nibabel, SimpleITK, Pillow and tifffile are imported nowhere else.
 """
 
+from segkit.data.readers.channels import write_channels
 from segkit.data.readers.formats import ENDINGS, ending_of, mask_name, notes, read, stem_of, write
 
-__all__ = ["ENDINGS", "ending_of", "mask_name", "notes", "read", "stem_of", "write"]
+__all__ = ["ENDINGS", "ending_of", "mask_name", "notes", "read", "stem_of", "write", "write_channels"]

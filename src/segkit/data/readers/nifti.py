@@ -44,7 +44,7 @@ Header: TypeAlias = Any
 def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
     """Read a NIfTI file; see `formats.read`. Scaled by slope and intercept; `dtype` is that of the file."""
     del role  # NIfTI stores both alike
-    header = _read_header(path, where=where)
+    header = read_header(path, where=where)
     shape = _shape(header, where=where)
     dtype = _dtype(header, where=where)
     affine = _affine(header, where=where)
@@ -61,7 +61,7 @@ def read(path: Path, *, role: Literal["image", "label"], where: str) -> Volume:
 
 def write(path: Path, ids: Integer[np.ndarray, "*S"], *, like: Volume) -> None:
     """Write a mask with the header of its image: sform, qform, their codes, units and byte order to the bit."""
-    source = _read_header(like.path, where=f"image {like.path}")
+    source = read_header(like.path, where=f"image {like.path}")
     header = source.copy()
     dtype = mask_dtype(like.dtype, ids).newbyteorder(header.endianness)
     # The axes of length one that `read` dropped come back; the axis of channels does not.
@@ -97,7 +97,7 @@ def write(path: Path, ids: Integer[np.ndarray, "*S"], *, like: Volume) -> None:
 
 def header_notes(path: Path) -> list[str]:
     """Sentences on what is odd in a readable header: a slope that is not a number, sform and qform that differ."""
-    header = _read_header(path, where=f"image {path}")
+    header = read_header(path, where=f"image {path}")
     found = []
     if not np.isfinite(header["scl_slope"]):
         found.append("scl_slope is not a number; the values are taken unscaled")
@@ -109,7 +109,8 @@ def header_notes(path: Path) -> list[str]:
     return found
 
 
-def _read_header(path: Path, *, where: str) -> Header:
+def read_header(path: Path, *, where: str) -> Header:
+    """The header, before anything in it is believed."""
     with _bytes_of(path, where=where) as file:
         block = _read_up_to(file, 540)
     for size, kind in _HEADERS.items():
