@@ -19,7 +19,7 @@ DOZEN = {
     "network=unte": "network has no choice 'unte'; it has attention_unet, custom, residual_unet, unet."
     " Did you mean network=unet?",
     "network.decoder_convolutions=2": "It is a key of network=residual_unet.",
-    "run=runs/x": "unknown key run. It is a key of segkit.evaluate.",
+    "run=runs/x": "unknown key run. It is a key of segkit.calibrate.",
     "trainer.max_epochs=many": "'many' does not fit; expected int >= 1 or null.",
     "data.foreground_oversampling=2": "2 does not fit; expected float in [0, 1].",
     "plan.patch_size=[32,0]": "[32, 0] does not fit; expected list of int >= 1 or null.",

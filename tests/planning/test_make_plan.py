@@ -61,7 +61,7 @@ def test_a_laptop_gets_something_it_can_train_for_brains_and_for_pictures():
     assert brains.batch_size == 2
     assert all(channel.masked for channel in brains.normalisation)
     nuclei = make_plan(fingerprint((256, 256), 200, unit="pixel"), LABELS, device=LAPTOP)
-    assert (nuclei.patch_size, nuclei.batch_size) == ((256, 256), 4)
+    assert (nuclei.patch_size, nuclei.batch_size) == ((256, 256), 2)
     assert nuclei.batch_dice
 
 

@@ -1,5 +1,6 @@
 """The digest by which MLflow names the data of a run, and how the scores of an evaluation reach it."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,8 @@ def test_scores_of_an_evaluation_reach_the_copy_once(copied_run):
     assert found["test/score"] == summary.score
     assert found["test/dice"] == summary.mean["dice"].mean
     assert found["test/dice/ball_a"] == summary.classes[0].metrics["dice"].mean
+    stored = json.loads((run.path / "evaluation" / "test" / "summary.json").read_text())
+    assert found["test/nsd/ball_a"] == stored["surface"]["ball_a"]["nsd"]["mean"]
     score(run)
     score(run, subset="train", allow_seen=True)
     assert doubles(store) == []

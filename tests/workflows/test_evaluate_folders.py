@@ -85,6 +85,7 @@ def test_nnunet_finds_its_own_form(folders):
     assert case["metrics"]["2"]["Dice"] == 2 * (truth & guess).sum() / (truth.sum() + guess.sum())
     assert case["metrics"]["2"]["TN"] == (~truth & ~guess).sum()
     assert case["reference_file"] == str(folders / "labels" / "c0.nii.gz")
+    assert case["prediction_file"] == "../../c0.nii.gz"
 
 
 def test_axes_of_the_file_carry_their_own_spacing(folders):

@@ -42,8 +42,10 @@ def scores_on_test(run: RunDirectory) -> tuple[int, dict[str, float]] | None:
             return None
         found = {"test/score": summary["score"]}
         found |= {f"test/{metric}": interval["mean"] for metric, interval in summary["mean"].items()}
-        for name, metrics in summary["classes"].items():
-            found |= {f"test/{m}/{name}": value["mean"] for m, value in metrics.items() if isinstance(value, dict)}
+        for table in ("classes", "surface"):
+            for name, metrics in summary.get(table, {}).items():
+                means = {m: of["mean"] for m, of in metrics.items() if isinstance(of, dict) and "mean" in of}
+                found |= {f"test/{m}/{name}": mean for m, mean in means.items()}
         epoch = int(summary["checkpoint"]["epoch"])
         return epoch, {key: float(value) for key, value in found.items() if _is_finite(value)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

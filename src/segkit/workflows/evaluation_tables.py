@@ -1,5 +1,6 @@
 """What an evaluation writes and prints, whether a run was scored or a folder of masks."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,8 +111,11 @@ def write_cases(output: Path, numbers: Numbers, *, note: str = "") -> None:
     (output / "summary.json").unlink(missing_ok=True)
     write_per_case(output / "per_case.csv", numbers.results, numbers.labels, details=numbers.details, note=note)
     if numbers.details:
+        # Relative to the file that names them, so that the same evaluation writes the same file wherever it lies.
+        here = (output / NNUNET).parent
+        files = {case: (true, Path(os.path.relpath(guess, here))) for case, (true, guess) in numbers.files.items()}
         voxels = {detail.case_id: detail.annotated_voxels for detail in numbers.details}
-        record = nnunet_summary(numbers.results, numbers.labels, voxels=voxels, files=numbers.files)
+        record = nnunet_summary(numbers.results, numbers.labels, voxels=voxels, files=files)
         write_nnunet_summary(output / NNUNET, record)
 
 
