@@ -160,9 +160,9 @@ class DetailSummary:
     def table(self) -> Iterator[str]:
         """Lines for a terminal: distances by class, then lesions of the classes that have several a case."""
         width = max(len("class"), *(len(one.name) for one in self.surfaces))
-        yield f"{'class':<{width}}  {'HD95 ' + self.unit:<22}{'ASSD ' + self.unit:<22}{'NSD':<22}missed  invented  n"
+        yield f"{'class':<{width}}  {'HD95 ' + self.unit:<24}{'ASSD ' + self.unit:<24}{'NSD':<22}missed  invented  n"
         for one in self.surfaces:
-            cells = "".join(f"{_cell(value):<22}" for value in (one.hd95, one.assd, one.nsd))
+            cells = f"{_cell(one.hd95):<24}{_cell(one.assd):<24}{_cell(one.nsd):<22}"
             yield f"{one.name:<{width}}  {cells}{one.missed:<6}  {one.invented:<8}  {one.nsd.n}"
         for one in self.surfaces:
             if one.missed or one.invented:
@@ -171,7 +171,8 @@ class DetailSummary:
         tolerances = {one.tolerance_mm for one in self.surfaces}
         named = ", ".join(f"{one.name} {one.tolerance_mm:g}" for one in self.surfaces)
         within = f"{next(iter(tolerances)):g}" if len(tolerances) == 1 else named
-        yield f"NSD within {within} {self.unit}; HD95 and NSD by {self.settings.weighting}, {self.settings.hausdorff}"
+        rule = f"elements of surfaces by {self.settings.weighting}, HD95 {self.settings.hausdorff}"
+        yield f"NSD within {within} {self.unit}; {rule}"
         several = [one for one in self.lesions if one.counts["reference"] >= _SEVERAL * max(one.by_case["f1"].n, 1)]
         if several:
             yield from self._lesion_table(several)
@@ -179,11 +180,11 @@ class DetailSummary:
     def _lesion_table(self, several: Sequence[LesionSummary]) -> Iterator[str]:
         width = max(len("lesions of"), *(len(one.name) for one in several))
         heading = "".join(f"{name:<22}" for name in ("F1", "recall", "precision", "PQ"))
-        yield f"{'lesions of':<{width}}  {heading}found  false  n"
+        yield f"{'lesions of':<{width}}  {heading}{'found':<14}false  n"
         for one in several:
             cells = "".join(f"{_cell(one.by_case[metric]):<22}" for metric in LESION_METRICS[:4])
             found = f"{one.counts['found']} of {one.counts['reference']}"
-            yield f"{one.name:<{width}}  {cells}{found}  {one.counts['invented']}  {one.by_case['f1'].n}"
+            yield f"{one.name:<{width}}  {cells}{found:<14}{one.counts['invented']:<5}  {one.by_case['f1'].n}"
         yield self.settings.lesion.rule
 
 

@@ -70,7 +70,8 @@ LADDER: Mapping[str, Rung] = MappingProxyType(
             max_epochs=40,
             # Tuned on hippocampi of people that no reported number is of: with 2e-3 and no average, mirrored along all
             # axes, 900 steps of 4 patches reached what 225 of this do. In the same five minutes twice as many steps
-            # of 2 patches came to a Dice of 0.875 against 0.871 (57 cases of 34 people, one seed each).
+            # of 2 patches came to a Dice of 0.875 against 0.871 (57 cases of 34 people, one seed each). On nuclei,
+            # 300 steps of 2 pictures came to a score of 0.901, 150 of 4 to 0.895 (30 tuning pictures, one seed each).
             learning_rate=4e-3,
             ema_decay=0.99,
             mirror="patient",
