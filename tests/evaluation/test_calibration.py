@@ -1,15 +1,13 @@
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-import segkit.evaluation.calibration
+import segkit.evaluation.native
 from segkit.errors import DataError
 from segkit.evaluation.calibration import calibration_of_case, curve_of_case, region_of
 from segkit.evaluation.native import native_prediction
-from segkit.evaluation.native_slabs import native_slabs
 from segkit.metrics.reliability import reliability
 from segkit.metrics.temperature import temperature_curve
 from segkit.ops.resample import resample_logits
@@ -20,8 +18,7 @@ INSIDE = tuple(slice(start, stop) for start, stop in CROP)
 
 @pytest.fixture(params=[1, 10**9], ids=["by rows", "at once"])
 def slabs(request, monkeypatch):
-    cut = partial(native_slabs, max_values=request.param)
-    monkeypatch.setattr(segkit.evaluation.calibration, "native_slabs", cut)
+    monkeypatch.setattr(segkit.evaluation.native, "_PORTION", request.param)
 
 
 @pytest.fixture

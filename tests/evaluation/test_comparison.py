@@ -152,8 +152,8 @@ def test_missed_structures_do_not_win_by_their_distance(make):
     for table in tables:
         header, *lines = (table.folder / "per_case.csv").read_text().splitlines()
         wider = [f"{line},{distances[table.folder.name][k // 2]}" for k, line in enumerate(lines)]
-        (table.folder / "per_case.csv").write_text("\n".join([header + ",hd95_mm", *wider]) + "\n")
-    found = compare(*[[read_table(table.folder)] for table in tables], ["hd95_mm"], label="test")
+        (table.folder / "per_case.csv").write_text("\n".join([header + ",hd95", *wider]) + "\n")
+    found = compare(*[[read_table(table.folder)] for table in tables], ["hd95"], label="test")
     assert {r.difference.interval.n for r in found.rows} == {24}
     assert {r.infinite for r in found.rows} == {(0.0, 1.0)}
     assert {r.verdict for r in found.rows} == {"not judged"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from segkit.evaluation import native_prediction
-from segkit.evaluation.native import Stream, native_labels
+from segkit.evaluation.native import Stream, native_labels, native_slabs
 from segkit.ops.resample import resample_label, resample_logits
 
 GRIDS = [
@@ -205,3 +205,15 @@ def test_probabilities_are_kept_plane_by_plane_and_sum_to_one(made, average):
     assert found.shape == (4, 8, 8, 5)
     torch.testing.assert_close(found.sum(0), torch.ones(8, 8, 5), rtol=0, atol=1e-6)
     assert found.min() >= 0
+
+
+def test_the_largest_of_the_slabs_is_what_is_predicted(made):
+    """Two members on two grids, thick slices among them; then one member on the image's own."""
+    way_back = made.geometry((12, 14, 9), spacing=(1.0, 1.0, 4.0), crop=((1, 11), (0, 14), (2, 9)))
+    both = [torch.randn(3, 10, 14, 7), torch.randn(3, 12, 9, 7)]
+    crop = tuple(slice(start, stop) for start, stop in way_back.crop)
+    for members in (both, both[:1]):
+        parts = [(part, logits.clone()) for part, logits in native_slabs(members, way_back)]
+        assert [part.start for part, _ in parts] == [0, *(part.stop for part, _ in parts[:-1])]
+        found = torch.cat([logits for _, logits in parts], dim=1)
+        np.testing.assert_array_equal(found.argmax(0).numpy(), native_prediction(members, way_back)[crop])

@@ -32,10 +32,10 @@ def test_what_evaluate_wrote_is_read_back(folder):
 
 def test_columns_are_found_by_name_wherever_they_stand(folder):
     lines = (folder / "per_case.csv").read_text().splitlines()
-    wider = ["hd95_mm," + lines[0], *("inf," + line for line in lines[1:])]
+    wider = ["hd95," + lines[0], *("inf," + line for line in lines[1:])]
     (folder / "per_case.csv").write_text("\n".join(wider) + "\n")
     table = read_table(folder)
-    assert np.isposinf(table.values("hd95_mm", table.classes)).all()
+    assert np.isposinf(table.values("hd95", table.classes)).all()
     np.testing.assert_array_equal(table.values("dice", ["front"]), [[0.75], [0.5]])
 
 
@@ -45,8 +45,8 @@ def test_a_run_name_that_is_none_is_not_shown(tmp_path):
 
 
 def test_a_column_that_is_not_there(folder):
-    with pytest.raises(DataError, match=r"no column hd95_mm[\s\S]*dice, iou, precision"):
-        read_table(folder).values("hd95_mm", ["front"])
+    with pytest.raises(DataError, match=r"no column hd95[\s\S]*dice, iou, precision"):
+        read_table(folder).values("hd95", ["front"])
 
 
 @pytest.mark.parametrize("name", ["per_case.csv", "summary.json"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import segkit
 from segkit.errors import DataError, UsageError
 from segkit.evaluation import DetailSettings, detail_case
 from segkit.types import Labels
@@ -174,3 +175,28 @@ def test_voxels_alone_on_request(folders):
     score(folders, detail=False)
     assert "hd95" not in table(folders)[0]
     assert "surface" not in json.loads((folders / "masks" / "evaluation" / "summary.json").read_text())
+
+
+def test_distances_of_two_makers_are_compared_and_other_tolerances_refused(folders, monkeypatch):
+    """The tables go to `compare` as they are: its metrics are our columns, and its rules are what we measured by."""
+    monkeypatch.chdir(folders)
+    for k in range(8):
+        write(folders / "better" / f"c{k}.nii.gz", masks(k))
+
+    def tables(part, tolerance):
+        score(folders, predictions=str(folders / part), surface={"tolerance_mm": tolerance})
+        return str(folders / part / "evaluation")
+
+    def compare(tolerance):
+        sides = f"reference={tables('masks', 0.25)}", f"candidate={tables('better', tolerance)}"
+        return segkit.compare([*sides, "metrics=[hd95,nsd,lesion_f1]"])
+
+    found = compare(0.25)
+    by_row = {(row.metric, row.class_name): row for row in found.rows}
+    with (folders / "masks" / "evaluation" / "per_case.csv").open(newline="") as file:
+        before = [float(line["hd95"]) for line in csv.DictReader(file) if line["class"] == "class_1"]
+    distance, agreement = (by_row[metric, "class_1"].difference for metric in ("hd95", "nsd"))
+    assert (distance.reference, distance.candidate) == (pytest.approx(np.mean(before)), 0.0)
+    assert agreement.candidate == 1.0 > agreement.reference
+    with pytest.raises(DataError, match="different rules"):
+        compare(2.0)

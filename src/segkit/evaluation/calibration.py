@@ -21,8 +21,7 @@ from torch import Tensor
 
 from segkit.errors import DataError
 from segkit.evaluation.case import NativeLabel, count_case
-from segkit.evaluation.native import native_prediction
-from segkit.evaluation.native_slabs import native_slabs
+from segkit.evaluation.native import native_prediction, native_slabs
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.metrics import reliability as tables
 from segkit.metrics import temperature as temperatures

@@ -145,6 +145,16 @@ class DetailSummary:
     settings: DetailSettings
     unit: str
 
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rules in words, by topic: what two evaluations must share to be compared."""
+        named = {one.name: one.tolerance_mm for one in self.surfaces}
+        return RULES | {
+            "surface_elements": self.settings.surface("").rule,
+            "surface_tolerances": ", ".join(f"{name} {tolerance:g} {self.unit}" for name, tolerance in named.items()),
+            "lesion_matching": self.settings.lesion.rule,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form; what is undefined is null."""
         return {
@@ -152,8 +162,6 @@ class DetailSummary:
             "volume": {one.name: one.to_dict() for one in self.volumes},
             "lesions": {one.name: one.to_dict() for one in self.lesions},
             "unit": self.unit,
-            "detail_rules": RULES
-            | {"surface_elements": self.settings.surface("").rule, "lesion": self.settings.lesion.rule},
             "detail_settings": self.settings.to_dict(),
         }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from segkit.evaluation.case import CaseResult
 from segkit.evaluation.detail import ClassDetail
+from segkit.evaluation.detail_summary import DetailSummary
 from segkit.evaluation.summary import Summary
 from segkit.metrics.composite import ClassCounts
 from segkit.metrics.overlap import METRICS
@@ -62,7 +63,7 @@ def write_per_case(
 
 
 def write_summary(
-    path: Path, summary: Summary, *, facts: Mapping[str, Any] | None = None, more: Mapping[str, Any] | None = None
+    path: Path, summary: Summary, *, facts: Mapping[str, Any] | None = None, detail: DetailSummary | None = None
 ) -> None:
     """Write the summary as JSON.
 
@@ -70,10 +71,13 @@ def write_summary(
         path: Where to; the folder is made.
         summary: The numbers.
         facts: What stands before them: run, checkpoint, subset, label.
-        more: What stands behind them: surfaces, volumes, lesions.
+        detail: Surfaces, volumes and lesions, where they were measured; its rules join the others.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**(facts or {}), **summary.to_dict(), **(more or {})})
+    record = {**(facts or {}), **summary.to_dict()}
+    if detail is not None:
+        record |= detail.to_dict() | {"rules": record["rules"] | detail.rules}
+    write_json(path, record)
 
 
 def _cells(row: ClassCounts, labels: Labels) -> list[object]:

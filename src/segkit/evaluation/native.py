@@ -51,7 +51,26 @@ def native_prediction(members: Sequence[Float[Tensor, "K ..."]], geometry: Geome
     Raises:
         ValueError: No member, or members with different numbers of classes.
     """
-    return native_labels([Stream(iter([one]), one.shape[0], tuple(one.shape[1:])) for one in members], geometry)
+    return native_labels(_whole(members), geometry)
+
+
+def native_slabs(
+    members: Sequence[Float[Tensor, "K ..."]], geometry: Geometry
+) -> Iterator[tuple[slice, Float[Tensor, "K ..."]]]:
+    """Mean logits of the crop, a few planes of its first axis at a time: what `native_prediction` takes the largest of.
+
+    Args:
+        members: Logits (K, *S) of one network, or of several, each on the grid of its own plan.
+        geometry: The way back; `crop` is what the logits cover.
+
+    Yields:
+        Planes of the crop, and their logits (K, n, *rest), which hold until the next ones are asked for.
+    """
+    size = tuple(stop - start for start, stop in geometry.crop)
+    begin = 0
+    for values in _averaged(_whole(members), size, geometry.native_spacing, "logits"):
+        yield slice(begin, begin + values.shape[1]), values
+        begin += values.shape[1]
 
 
 def native_labels(
@@ -93,6 +112,11 @@ def native_labels(
             crop[begin:stop] = _largest(values)
             begin = stop
     return whole
+
+
+def _whole(members: Sequence[Tensor]) -> list[Stream]:
+    """Logits of whole images as streams of one block."""
+    return [Stream(iter([one]), one.shape[0], tuple(one.shape[1:])) for one in members]
 
 
 def _averaged(members: Sequence[Stream], size: Size, spacing: Spacing, average: Average) -> Iterator[Tensor]:

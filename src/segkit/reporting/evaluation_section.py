@@ -156,7 +156,7 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
         ],
         numbers_from=1,
     )
-    yield paragraph(str(summary["detail_rules"]["surface_elements"]), kind="note")
+    yield paragraph(str(summary["rules"]["surface_elements"]), kind="note")
 
 
 def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
         ],
         numbers_from=1,
     )
-    yield paragraph(str(summary["detail_rules"]["lesion"]), kind="note")
+    yield paragraph(str(summary["rules"]["lesion_matching"]), kind="note")
     yield table(
         ("class", "lesions from, mm^3", "found, by reference size", "false, by predicted size"),
         [

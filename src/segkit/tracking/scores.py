@@ -1,5 +1,6 @@
 """Scores of the test cases, as `evaluate` has written them into the run folder."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from segkit.runs.files import read_json
 from segkit.tracking.names import plain_key
 
 _SEEN = "SEEN CASES"
+_logger = logging.getLogger(__name__)
 
 
 def send_scores(client: MlflowClient, run: RunDirectory, run_id: str) -> None:
@@ -48,7 +50,10 @@ def scores_on_test(run: RunDirectory) -> tuple[int, dict[str, float]] | None:
                 found |= {f"test/{m}/{name}": mean for m, mean in means.items()}
         epoch = int(summary["checkpoint"]["epoch"])
         return epoch, {key: float(value) for key, value in found.items() if _is_finite(value)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _logger.warning("the scores in %s cannot be understood, and are not sent: %r", _summary(run), error)
         return None
 
 

@@ -70,7 +70,8 @@ def run(config: dict[str, Any]) -> Calibration:
     members = [load_from(config, one) for one in runs]
     require_compatible(members)
     output = Path(config.get("output") or members[0].directory.path).expanduser().absolute()
-    store = Store(_prepared(members[0], config.get("paths", {}).get("cache")))
+    cache = config.get("paths", {}).get("cache")
+    store = Store(members[0].prepared_cases if cache is None else Path(cache).expanduser().absolute())
     data = members[0].config["data"]
     root = config.get("data", {}).get("root") or data["root"] or sample_root()
     chosen = choose_cases(
@@ -228,11 +229,3 @@ def _print(
     print(f"tried on {summary.n_cases} cases of {summary.n_groups} groups")
     for line in summary.table():
         print(line)
-
-
-def _prepared(trained: TrainedRun, given: str | None) -> Path:
-    """Where prepared cases are: as given, else where the run has its own, else beside the run."""
-    if given is not None:
-        return Path(given).expanduser().absolute()
-    named = Path(trained.config["paths"].get("cache") or ".prepared").expanduser().absolute()
-    return named if (named / "cases").is_dir() else trained.directory.path.parent / ".prepared"

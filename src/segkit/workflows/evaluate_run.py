@@ -57,7 +57,7 @@ def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
     """
     trained = load_from(dict(config), run)
     subset: Subset = config["subset"]
-    store = Store(_folder(config.get("paths", {}).get("cache"), _own_store(trained)))
+    store = Store(_folder(config.get("paths", {}).get("cache"), trained.prepared_cases))
     cases = cases_of(trained, subset, root=config.get("data", {}).get("root"))
     seen = seen_cases({case.case_id: store.content_hash(case.images) for case in cases}, trained.roles)
     label = label_of(subset, seen, allow_seen=config.get("allow_seen", False))
@@ -225,12 +225,6 @@ def _print(numbers: Numbers, facts: Mapping[str, Any], *, output: Path, seconds:
     for line in numbers.lines():
         print(line)
     print(f"{output}  ({seconds:.1f} s)")
-
-
-def _own_store(trained: TrainedRun) -> Path:
-    """Where the run prepared its cases if that is here; a run from elsewhere names no place to write to."""
-    named = Path(trained.config["paths"].get("cache") or ".prepared").expanduser().absolute()
-    return named if (named / "cases").is_dir() else trained.directory.path.parent / ".prepared"
 
 
 def _folder(given: str | Path | None, otherwise: str | Path) -> Path:

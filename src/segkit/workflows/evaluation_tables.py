@@ -127,5 +127,4 @@ def write_numbers(output: Path, numbers: Numbers, *, facts: Mapping[str, Any]) -
         numbers: What to write.
         facts: What stands before the numbers.
     """
-    more = {} if numbers.detail is None else numbers.detail.to_dict()
-    write_summary(output / "summary.json", numbers.summary, facts=facts, more=more)
+    write_summary(output / "summary.json", numbers.summary, facts=facts, detail=numbers.detail)

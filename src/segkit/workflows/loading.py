@@ -74,6 +74,12 @@ class TrainedRun:
         return math.nan if self.selection.entry.score is None else self.selection.entry.score
 
     @property
+    def prepared_cases(self) -> Path:
+        """Where the run prepared its cases if that is here; a run from elsewhere names no place to write to."""
+        named = Path(self.config["paths"].get("cache") or ".prepared").expanduser().absolute()
+        return named if (named / "cases").is_dir() else self.directory.path.parent / ".prepared"
+
+    @property
     def roles(self) -> Roles:
         """Roles of the cases, with the contents of those that were seen.
 
