@@ -19,8 +19,10 @@ from segkit.types import PreparedCase
 from segkit.workflows.loading import TrainedRun
 
 _GB = 10**9
-_FIRST_CALLS = 32 * 10**6
-"""Bytes of libraries that are read from the disk at their first use; 17 and 22 MB were measured."""
+UNCOUNTED = 64 * 10**6
+"""Bytes that no sum of tensors tells: libraries read from the disk at their first use, 17 and 22 MB measured, and what
+the C library keeps of freed blocks where the next ones do not fit into them, up to 30 MB in runs that differed in
+nothing else."""
 _LEFT_FREE = 0.1
 """Share of the free memory that is not counted on where no limit was given: others want some too."""
 _logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class MemoryLimit:
             size.a_pass(size.tile_batch)  # what tracing loads is there for good, and shall be counted
         now, before = resident_bytes() or (0, 0)
         limit = self.limit(now)
-        return fitted(sizes, native, now=now + _FIRST_CALLS, before=before, limit=limit), limit
+        return fitted(sizes, native, now=now + UNCOUNTED, before=before, limit=limit), limit
 
     def limit(self, now: int) -> int | None:
         """Bytes that the process may hold, of which it holds `now`; None where nothing is known."""
