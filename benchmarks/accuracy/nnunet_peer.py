@@ -51,7 +51,7 @@ from benchmarks.accuracy.scoring import score_folder, write_table
 Mode = Literal["same_chance", "default"]
 _PLANS, _CONFIGURATION, _FOLD = "nnUNetPlans", "3d_fullres", 0
 _SMALL_FEATURES, _SMALL_BATCH = [16, 32, 64, 128], 2
-_RATE, _DECAY = 2e-3, 1e-2
+RATE, _DECAY = 2e-3, 1e-2
 _WARM_UP_STEPS, _TIMED_STEPS = 3, 15
 
 
@@ -131,10 +131,11 @@ class SameChanceTrainer(trainer_module.nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's trainer with AdamW and a schedule that ends at the last step."""
 
     total_steps = 1
+    rate = RATE
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """AdamW and a warm-up with a cosine, one multiplier a step."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=_RATE, weight_decay=_DECAY)
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.rate, weight_decay=_DECAY)
         return optimizer, LambdaLR(optimizer, cosine_multiplier(self.total_steps))
 
 
@@ -330,6 +331,7 @@ def time_steps(
 def contend(arguments: argparse.Namespace) -> None:
     """Prepare, train, predict, score; or only time the steps."""
     clock = _Clock()
+    SameChanceTrainer.rate = arguments.rate
     torch.set_num_threads(arguments.threads)
     os.environ.update(nnUNet_n_proc_DA=str(arguments.workers))
     split = json.loads(arguments.split.read_text())
@@ -384,6 +386,7 @@ def _conclude(
         "mode": arguments.mode,
         "seed": arguments.seed,
         "steps": len(done.losses),
+        "rate": arguments.rate if arguments.mode == "same_chance" else None,
         "dice": scores,
         "timings": asdict(timings),
         "workers": arguments.workers,
@@ -401,6 +404,7 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True, help="JSON with train, tuning and test case ids")
     parser.add_argument("--mode", choices=("same_chance", "default"), default="same_chance")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate of same_chance")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="training steps")
     length.add_argument("--budget", type=float, help="seconds; the steps that fill them are found by timing some first")
