@@ -65,13 +65,18 @@ def test_a_laptop_gets_something_it_can_train_for_brains_and_for_pictures():
     assert nuclei.batch_dice
 
 
-def test_precision_follows_the_device_and_nothing_else_does():
+def test_precision_and_tiles_a_pass_follow_the_device_and_nothing_else_does():
     native, emulated = (make_plan(HIPPOCAMPI, LABELS, device=d, name="small") for d in (LAPTOP, OLD_LAPTOP))
     assert (native.precision, emulated.precision) == ("bf16-mixed", "32-true")
     gpu = make_plan(HIPPOCAMPI, LABELS, device=GPU, name="small")
     for field in dataclasses.fields(Plan):
-        if field.name not in ("precision", "reasons"):
+        if field.name not in ("precision", "tile_batch", "reasons"):
             assert getattr(gpu, field.name) == getattr(emulated, field.name), field.name
+    assert (emulated.tile_batch, gpu.tile_batch) == (1, gpu.batch_size)
+    larger = make_plan(HIPPOCAMPI, LABELS, device=GPU, name="small", overrides={"batch_size": 7})
+    assert larger.tile_batch == 7
+    asked = make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, name="small", overrides={"tile_batch": 3})
+    assert asked.tile_batch == 3
 
 
 def test_auto_takes_base_on_a_gpu_and_small_on_a_tiny_one():

@@ -103,7 +103,6 @@ def make_plan(
     for key in ("steps_per_epoch", "max_epochs", "learning_rate", "ema_decay"):
         reasons[key] = f"rung {rung_name}"
     reasons["compile"] = f"not asked for, and on {device.kind} not timed to pay"
-    reasons["tile_batch"] = "what fits in training fits in inference"
 
     plan = Plan(
         name=rung_name,
@@ -126,13 +125,16 @@ def make_plan(
         ema_decay=rung.ema_decay,
         validation_every_n_epochs=1,
         precision=precision,
-        tile_batch=min(found.batch_size, 16),
+        tile_batch=1,
         flip_axes=flips,
     )
     plan = replace(plan, **{key: value for key, value in given.items() if key != "normalisation"})
     if "channels_last" not in given:
-        chosen, reasons["channels_last"] = choose_channels_last(device.kind, plan.precision, plan.dimensions)
-        plan = replace(plan, channels_last=chosen)
+        last, reasons["channels_last"] = choose_channels_last(device.kind, plan.precision, plan.dimensions)
+        plan = replace(plan, channels_last=last)
+    if "tile_batch" not in given:
+        tiles, reasons["tile_batch"] = _tile_batch(device.kind, plan.batch_size, plan.dimensions)
+        plan = replace(plan, tile_batch=tiles)
     if max_steps is not None:
         plan = of_length(plan, max_steps, shortest=rung.steps_per_epoch, keep=given)
         reasons.update(dict.fromkeys(("max_epochs", "steps_per_epoch"), f"trainer.max_steps={max_steps}"))
@@ -145,6 +147,19 @@ def make_plan(
         plan = replace(plan, validation_every_n_epochs=every)
     reasons.update(dict.fromkeys(given, "given by the user"))
     return replace(plan, reasons=reasons)
+
+
+def _tile_batch(device: str, batch_size: int, dimensions: int) -> tuple[int, str]:
+    """Tiles a pass, and why.
+
+    A processor is busy with one tile in 3D, and more of them leave its cache: seconds an image with 1, 2, 4 and 7 tiles
+    of 64x64x64 a pass were 3.47, 3.78, 4.73, 4.69 (bfloat16, 16.5 M parameters, two cores), of 40x56x40 4.97, 4.80,
+    5.45, 5.98 (float32). In 2D, of 256x256, they were 0.39, 0.35, 0.34, 0.32.
+    """
+    if device == "cpu":
+        most = 4 if dimensions == 2 else 1
+        return min(batch_size, most), f"{'some tiles keep' if dimensions == 2 else 'one tile keeps'} a processor busy"
+    return min(batch_size, 16), "what fits in training fits in inference"
 
 
 def of_length(plan: Plan, max_steps: int, *, shortest: int, keep: Container[str] = ()) -> Plan:
