@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from lightning.pytorch import Callback
+from scipy.stats import theilslopes
 from tests.reliability.processes import session
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -60,8 +60,13 @@ def test_nothing_grows(forks, train_argv, tmp_path, size, workers):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == epochs
     rows = rows[size(1, 2) * epochs // 3 :]  # allocators and caches fill at first, in steps of megabytes
-    slopes = {key: float(np.polyfit(range(len(rows)), [row[key] for row in rows], 1)[0]) for key in rows[0]}
+    # The median of all slopes between two epochs: an allocator's single step is no growth.
+    slopes = {key: float(theilslopes([row[key] for row in rows]).slope) for key in rows[0]}
     sys.stdout.write(f"a epoch, over {len(rows)} epochs: {slopes}\n")
     assert slopes["bytes"] < size(400_000, 20_000)
+    half = len(rows) // 2
     for key in ("processes", "handles", "threads", "shared"):
-        assert len({row[key] for row in rows}) == 1, (key, [row[key] for row in rows])
+        held = [row[key] for row in rows]
+        # What a thread holds for a moment, a file that it is just writing, is gone again at another epoch's end.
+        assert min(held[half:]) <= min(held[:half]), (key, held)
+        assert max(held) <= min(held) + 2, (key, held)
