@@ -118,10 +118,18 @@ def batches(cases: Sequence[dict[str, torch.Tensor]], source: Sequence[int], bat
     return lambda: next(stream)
 
 
-def predictor(bench: Bench, topology: Topology) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Its sliding window with Gaussian weights, tiles half a patch apart, in batches as in training."""
+def predictor(
+    bench: Bench, topology: Topology, *, model: torch.nn.Module | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Its sliding window with Gaussian weights, tiles half a patch apart, in batches as in training.
+
+    Args:
+        bench: Device.
+        topology: Network, tile and batch.
+        model: Another network than that of the topology.
+    """
     inferers: Any = importlib.import_module("monai.inferers")
-    model = network(topology, bench.device).eval()
+    model = network(topology, bench.device).eval() if model is None else model
 
     def predict(image: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():

@@ -151,15 +151,29 @@ def step(bench: Bench, topology: Topology) -> Callable[[], object]:
     return lambda: made.train_step(batch)
 
 
-def predictor(bench: Bench, topology: Topology) -> Any:  # noqa: ANN401
-    """Its predictor without mirrored images, with a network that was not trained."""
+def predictor(bench: Bench, topology: Topology, *, network: torch.nn.Module | None = None, mirror: bool = False) -> Any:  # noqa: ANN401
+    """Its predictor with a network that was not trained.
+
+    Args:
+        bench: Device and data.
+        topology: Network and tile.
+        network: Another one than that of the topology.
+        mirror: Whether to average over mirrored tiles, along all axes.
+    """
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     made = trainer(bench, topology)
     made.set_deep_supervision_enabled(False)
-    found = nnUNetPredictor(use_mirroring=False, device=made.device, allow_tqdm=False)
+    chosen = made.network if network is None else network
+    found = nnUNetPredictor(use_mirroring=mirror, device=made.device, allow_tqdm=False)
     found.manual_initialization(
-        made.network, made.plans_manager, made.configuration_manager, None, made.dataset_json, "nnUNetTrainer", None
+        chosen,
+        made.plans_manager,
+        made.configuration_manager,
+        [chosen.state_dict()],
+        made.dataset_json,
+        "nnUNetTrainer",
+        (0, 1, 2) if mirror else None,
     )
     return found
 

@@ -11,6 +11,8 @@ NAMES = (
     "loading",
     "epoch",
     "prediction",
+    "overhead",
+    "folder",
     "preparation",
     "start_up",
     "memory",
