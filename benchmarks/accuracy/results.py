@@ -43,7 +43,8 @@ _EXPLAINED = """\
 - **nnU-Net's classes, same chance**: its planner, preprocessing, loaders, augmentation, loss, deep supervision,
   training step and inference, with the network and batch of segkit's small plan, AdamW at 2e-3, 5 % warm-up and a
   cosine that reaches zero at the last step, no validation. *mirrored*: averaged over all mirror images, as it predicts
-  by default.
+  by default. Its rate was tried on the tuning people like ours (825 steps, seed 0, 57 cases): 2e-3 came to 0.836,
+  mirrored 0.844; 4e-3, the rate of segkit's small plan, to 0.835 and 0.844.
 - **nnU-Net as it comes, stopped**: its own plan, SGD and schedule over 1000 epochs, simply ended when the time is up.
   It was not made for minutes; this row says what happens, not how good it is.
 - nnU-Net is given the training and the tuning people, since it selects nothing; segkit trains on the training people
