@@ -124,9 +124,7 @@ def _run(name: str, bench: Bench) -> Outcome | None:
         runs = {}
         for who, contender in contenders.items():
             with quietly():
-                runs[who] = (
-                    apart(name, who, bench, environment=contender.environment) if contender.apart else contender.build()
-                )
+                runs[who] = apart(name, who, bench) if contender.apart else contender.build()
         quick_rounds = 1 if any(contender.apart for contender in contenders.values()) else 2
         rounds, warmup = bench.pick(row.rounds, quick_rounds), min(row.warmup, bench.pick(row.warmup, 1))
         measured = measure(runs, rounds=rounds, warmup=warmup)

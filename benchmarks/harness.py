@@ -49,14 +49,12 @@ class Contender:
         precision: Arithmetic it computes in, as the report names it.
         apart: Whether every run has a process of its own, built afresh.
         imports: Modules that such a process loads first; its memory after them is the baseline.
-        environment: Variables of such a process, beside those of this one; None takes one away.
     """
 
     build: Callable[[], Run]
     precision: str
     apart: bool = False
     imports: tuple[str, ...] = ()
-    environment: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,18 @@ STARTED = "SEGKIT_BENCH_STARTED"
 _SHOWN = 3000
 
 
-def run_python(words: Sequence[str], *, environment: Mapping[str, str | None] | None = None) -> None:
+def run_python(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
     """Run this Python with arguments until it ends.
 
     Args:
         words: Arguments of the interpreter.
-        environment: Variables set beside those of this process; None takes one away.
+        environment: Variables set beside those of this process.
 
     Raises:
         RuntimeError: It did not end with code 0; with the end of what it wrote to standard error.
     """
-    variables = {**os.environ, **(environment or {})}
     done = subprocess.run(
-        [sys.executable, *words],
-        env={name: value for name, value in variables.items() if value is not None},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *words], env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         shown = " ".join(words[:5])

@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.bench import Bench
@@ -19,14 +19,14 @@ from benchmarks.process import STARTED, run_python
 from benchmarks.rows import load
 
 
-def apart(row: str, contender: str, bench: Bench, *, environment: Mapping[str, str | None]) -> Run:
+def apart(row: str, contender: str, bench: Bench) -> Run:
     """A run that starts such a process and reads what it wrote."""
 
     def run() -> Measured:
         with tempfile.TemporaryDirectory(dir=bench.workspace) as folder:
             result = Path(folder) / "result.json"
             words = ["-m", "benchmarks.run_one", row, contender, bench.to_json(), str(result)]
-            run_python(words, environment={**environment, STARTED: str(time.time())})
+            run_python(words, environment={STARTED: str(time.time())})
             record = json.loads(result.read_text())
         return Measured(record["value"], record["beside"])
 

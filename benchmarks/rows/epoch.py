@@ -9,12 +9,8 @@ from benchmarks.harness import Contender, Measured, Pair, Row, Run
 from benchmarks.memory import children_mb, peak_mb
 from benchmarks.peers import nnunet as peer
 from benchmarks.topology import HIPPOCAMPUS, Topology
-from segkit.configuration.thread_waiting import SPIN_COUNT, WAIT_POLICY
 
 OURS_IMPORTS = ("segkit.workflows.train",)
-AS_IT_COMES: dict[str, str | None] = {WAIT_POLICY: None, SPIN_COUNT: None}
-"""What a program's threads do while they wait is OpenMP's default, unless it sees to it itself; ours does."""
-SETTLED = "nnU-Net, threads waiting as ours"
 
 
 def contenders(bench: Bench) -> Mapping[str, Contender]:
@@ -31,16 +27,15 @@ def contenders(bench: Bench) -> Mapping[str, Contender]:
             imports=OURS_IMPORTS,
         )
 
-    def theirs(workers: int | None = None, environment: Mapping[str, str | None] = AS_IT_COMES) -> Contender:
+    def theirs(workers: int | None) -> Contender:
         return Contender(
             lambda: trained_by_nnunet(bench, HIPPOCAMPUS, warmup=warmup, steps=steps, workers=workers),
             "float32" if bench.device == "cpu" else "fp16 autocast, compiled",
             apart=True,
             imports=peer.IMPORTS,
-            environment=environment,
         )
 
-    found = {"segkit": ours(None), "segkit fp32": ours("32-true"), "nnU-Net": theirs(), SETTLED: theirs(environment={})}
+    found = {"segkit": ours(None), "segkit fp32": ours("32-true"), "nnU-Net": theirs(None)}
     return found | ({"nnU-Net, 2 workers": theirs(2)} if _own_workers() != 2 else {})
 
 
@@ -115,11 +110,7 @@ ROW = Row(
     "steps) is not counted.",
     unit="s",
     contenders=contenders,
-    pairs=(
-        Pair("nnU-Net", "segkit", "segkit fp32"),
-        Pair(SETTLED, "segkit", "segkit fp32"),
-        Pair("nnU-Net, 2 workers", "segkit", "segkit fp32"),
-    ),
+    pairs=(Pair("nnU-Net", "segkit", "segkit fp32"), Pair("nnU-Net, 2 workers", "segkit", "segkit fp32")),
     rounds=3,
     warmup=0,
     before=_before,
