@@ -229,6 +229,7 @@ class Passes:
         self.tile_batch, self.device = tile_batch, torch.device(device)
         self.mirror_axes, self.before_pass, self.fewer = tuple(mirror_axes), before_pass, fewer
         self.context = context
+        self._tiles: Tensor | None = None
 
     def logits(self, tiles: Sequence[Float[Tensor, "C *P"]]) -> Float[Tensor, "B K *P"] | None:
         """Logits of a batch of tiles; None where it was too large for the memory: then fewer go into the next one.
@@ -240,7 +241,7 @@ class Passes:
         if self.before_pass is not None:
             self.before_pass()
         try:
-            batch = torch.stack(list(tiles)).to(self.device)
+            batch = self._batch(tiles)
             logits: Tensor = mirrored(self.network, batch, axes=self.mirror_axes)
             _check(logits, (len(tiles), self.num_classes, *batch.shape[2:]))
             return logits
@@ -254,6 +255,15 @@ class Passes:
         if self.fewer is not None:
             self.fewer(self.tile_batch)
         return None
+
+    def _batch(self, tiles: Sequence[Tensor]) -> Tensor:
+        """The tiles on the device; on a processor in the memory of the pass before, which need not be zeroed first."""
+        if self.device.type != "cpu":
+            return torch.stack(list(tiles)).to(self.device)
+        shape, dtype = (len(tiles), *tiles[0].shape), tiles[0].dtype
+        if self._tiles is None or (self._tiles.shape, self._tiles.dtype) != (shape, dtype):
+            self._tiles = torch.empty(shape, dtype=dtype)
+        return torch.stack(list(tiles), out=self._tiles)
 
 
 def _finished(passes: Passes, laid: Layout, sums: Sums) -> Iterator[int]:

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -64,8 +65,9 @@ class Sums:
         # Normal memory, also under inference mode, so that the caller may go on computing with it.
         with torch.inference_mode(mode=False):
             self.held: Float[Tensor, "K P *R"] = (
-                torch.zeros(shape, device=device) if self._spilled is None else self._spilled.tensor
+                _zeros(shape, torch.device(device)) if self._spilled is None else self._spilled.tensor
             )
+            self._weight = torch.empty(0, device=self.held.device)
         self._touched = 0
         self._last: Hashable = None
 
@@ -83,7 +85,7 @@ class Sums:
             logits: On the device of the sums.
         """
         start, rest = tile[0][0], tile[1:]
-        weight = outer([line.to(self.device) for _, line in tile])
+        weight = self._outer([line.to(self.device) for _, line in tile])
         box = tuple(slice(begin, begin + len(line)) for begin, line in rest)
         for classes in self._portions(tile):
             for places, part in self._places_of(start, start + logits.shape[1]):
@@ -108,6 +110,17 @@ class Sums:
                 if begin + self._places < self.size[0]:
                     with torch.no_grad():
                         block.zero_()
+
+    def _outer(self, axes: Sequence[Tensor]) -> Tensor:
+        """The product over the axes, in memory that the tile before has used: new memory would be zeroed first."""
+        if len(axes) == 1:
+            return axes[0]
+        first, rest = axes[0], outer(axes[1:])
+        shape = (len(first), *rest.shape)
+        if self._weight.shape != shape:
+            with torch.inference_mode(mode=False):
+                self._weight = torch.empty(shape, dtype=first.dtype, device=self.device)
+        return torch.mul(first.reshape(-1, *[1] * rest.ndim), rest, out=self._weight)
 
     def _portions(self, tile: Sequence[Window]) -> Iterator[slice]:
         """All classes at once; of spilled sums as many as the window holds."""
@@ -143,6 +156,16 @@ class Sums:
         yield slice(first, until), slice(0, until - first)
         if rest := count - (until - first):
             yield slice(0, rest), slice(until - first, count)
+
+
+def _zeros(shape: Size, device: torch.device) -> Tensor:
+    """Zeros; on the processor in pages that the system zeroes when they are first touched, large ones where it can.
+
+    torch writes its zeros after the system has: two passes over memory that may take gigabytes.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device)
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
 
 
 def outer(axes: Sequence[Tensor]) -> Tensor:
