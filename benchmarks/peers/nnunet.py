@@ -71,7 +71,7 @@ def plans(topology: Topology) -> dict[str, Any]:
         "label_manager": "LabelManager",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {"0": {}},  # z-scores of the image do not ask for them
         "continue_training": False,
         "configurations": {
             CONFIGURATION: {
@@ -83,6 +83,7 @@ def plans(topology: Topology) -> dict[str, Any]:
                 "normalization_schemes": ["ZScoreNormalization"],
                 "use_mask_for_norm": [False],
                 "batch_dice": False,
+                **_resampling(),
                 "architecture": {
                     "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
                     "arch_kwargs": {
@@ -106,6 +107,16 @@ def plans(topology: Topology) -> dict[str, Any]:
             }
         },
     }
+
+
+def _resampling() -> dict[str, Any]:
+    """How its planner lets images, labels and logits be resampled."""
+    found: dict[str, Any] = {}
+    for what, labels, order in (("data", False, 3), ("seg", True, 1), ("probabilities", False, 1)):
+        found[f"resampling_fn_{what}"] = "resample_data_or_seg_to_shape"
+        settings = {"is_seg": labels, "order": order, "order_z": 0, "force_separate_z": None}
+        found[f"resampling_fn_{what}_kwargs"] = settings
+    return found
 
 
 def trainer(bench: Bench, topology: Topology, *, folder: Path | None = None, workers: int | None = None) -> Any:  # noqa: ANN401
