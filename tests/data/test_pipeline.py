@@ -81,6 +81,48 @@ def test_garbage_in_the_test_cases_changes_nothing(nnunet_raw, config):
         assert np.array_equal(a.array("image"), b.array("image"))
 
 
+def test_who_is_held_out_is_in_nothing_before_evaluate(nnunet_raw, config, opened_files):
+    """Neither opened nor planned with: garbage in their files, or more folds, move nothing."""
+    root, made = nnunet_raw(cases=9), {}
+    for held_out in (2, 0):
+        made[held_out] = config(root)
+        made[held_out]["data"]["split"]["held_out"] = held_out
+    assert open_dataset(made[0]).people.keys() == {"train", "tuning", "test"}
+    held = open_dataset(made[2])
+    apart = held.cases("held_out")
+    assert held.people["held_out"] == (2, 2)
+    assert {case.case_id for case in apart} <= {case.case_id for case in open_dataset(made[0]).dataset.cases}
+    for case in apart:
+        for path in (*case.images, case.label):
+            path.write_bytes(b"garbage")
+    made[2]["paths"]["cache"] += "_fresh"
+    opened_files.clear()
+    opened, _, prepared = run_all(made[2])
+    assert not {str(path) for case in apart for path in (*case.images, case.label)} & {
+        os.fsdecode(path) for path in opened_files
+    }
+    entries = {entry.case_id for entry in (*prepared.train, *prepared.tuning)}
+    assert entries == set(opened.roles.train) | set(opened.roles.tuning)
+    assert not set(prepared.roles.content_hashes) & set(opened.roles.held_out)
+    assert prepared.roles.held_out == tuple(case.case_id for case in apart)
+
+
+def test_a_resumed_run_knows_whom_it_held_out(nnunet_raw, config):
+    """They are no cases that were added since; one that is gone is told, not refused."""
+    root, made = nnunet_raw(cases=9), None
+    made = config(root)
+    made["data"]["split"]["held_out"] = 2
+    roles = open_dataset(made).roles
+    assert [finding for finding in open_dataset(made, roles=roles).findings if finding.level == "warning"] == []
+    for path in root.rglob(f"{roles.held_out[0]}*.nii.gz"):
+        path.unlink()
+    again = open_dataset(made, roles=roles)
+    (told,) = [finding for finding in again.findings if finding.level == "warning"]
+    assert "held-out cases of this run are gone" in str(told)
+    assert roles.held_out[0] in str(told)
+    assert [case.case_id for case in again.cases("held_out")] == [roles.held_out[1]]
+
+
 def test_no_person_in_two_roles_and_hashes_of_the_seen(nnunet_raw, config):
     root = nnunet_raw(cases=14, people=7)
     opened, _, prepared = run_all(config(root))

@@ -39,6 +39,12 @@ def test_the_banner_names_what_matters_and_counts_people_where_cases_differ() ->
     assert len(text.splitlines()) <= MAX_LINES
 
 
+def test_who_is_held_out_is_counted_where_somebody_is() -> None:
+    assert "; the test files are not opened" in start_banner(FACTS)
+    held = dataclasses.replace(FACTS, people={**FACTS.people, "held_out": (6, 4)})
+    assert "test 8, held out 6 of 4 people; the test and held-out files are not opened" in start_banner(held)
+
+
 def test_memory_stands_below_the_device() -> None:
     facts = dataclasses.replace(FACTS, memory="predicted 3.2 GB for training of 21.4 GB free")
     lines = start_banner(facts).splitlines()

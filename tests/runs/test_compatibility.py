@@ -4,7 +4,7 @@ import pytest
 
 from segkit.configuration import compose
 from segkit.errors import ExitCode, UsageError
-from segkit.runs.compatibility import FREE, FROZEN, _in, refuse_incompatible
+from segkit.runs.compatibility import CAME_LATER, FREE, FROZEN, _in, refuse_incompatible
 
 OLD = {
     "seed": 0,
@@ -45,6 +45,28 @@ def test_these_are_refused(change: dict, key: str) -> None:
     with pytest.raises(UsageError, match=key) as refused:
         refuse_incompatible(OLD, OLD | change, run_name="r")
     assert refused.value.exit_code == ExitCode.USAGE
+
+
+def test_a_run_from_before_a_frozen_key_goes_on_with_its_default_and_with_nothing_else() -> None:
+    def now(held_out: float) -> dict:
+        return OLD | {"data": {"workers": 0, "split": {"folds": 5, "fold": 0, "held_out": held_out}}}
+
+    assert refuse_incompatible(OLD, now(0), run_name="r") == []
+    assert refuse_incompatible(now(0.0), OLD, run_name="r") == []
+    for old, new in ((OLD, now(0.2)), (now(2), now(0)), (now(2), OLD)):
+        with pytest.raises(UsageError, match=r"data\.split\.held_out"):
+            refuse_incompatible(old, new, run_name="r")
+
+
+def test_what_came_later_is_frozen_and_has_the_value_of_the_composed_default() -> None:
+    config = compose("train", [])
+    for key, value in CAME_LATER.items():
+        node = config
+        for part in key.split("."):
+            node = node[part]
+        assert node == value
+        assert _in(key, FROZEN)
+        assert not _in(key, FREE)
 
 
 def test_nothing_changed_says_nothing() -> None:

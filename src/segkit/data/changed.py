@@ -26,7 +26,7 @@ def compare_with_run(dataset: Dataset, roles: Roles, store: Store, *, all_dealt:
         all_dealt: Whether every case had a role when the run began: then one without was added.
 
     Returns:
-        Warnings on test cases that are gone, and on cases without a role.
+        Warnings on test and held-out cases that are gone, and on cases without a role.
 
     Raises:
         DataError: A file cannot be read; or one person is in two roles now.
@@ -54,9 +54,11 @@ def compare_with_run(dataset: Dataset, roles: Roles, store: Store, *, all_dealt:
         )
     assert_disjoint(roles, dataset.cases)
     findings = []
-    if missing := [case_id for case_id in roles.test if case_id not in now]:
-        findings.append(Finding("warning", "", str(dataset.root), "test cases of this run are gone", _listed(missing)))
-    known = {*seen, *roles.test}
+    for what, unseen in (("test", roles.test), ("held-out", roles.held_out)):
+        if missing := [case_id for case_id in unseen if case_id not in now]:
+            told = f"{what} cases of this run are gone"
+            findings.append(Finding("warning", "", str(dataset.root), told, _listed(missing)))
+    known = {*seen, *roles.test, *roles.held_out}
     if all_dealt and (added := [case_id for case_id in now if case_id not in known]):
         findings.append(
             Finding(

@@ -1,6 +1,7 @@
 """From a configuration to prepared cases: open, plan, prepare. What `plan`, `prepare` and `train` share.
 
-No function here opens a file of a test case: those are known by name only until `evaluate` reads them.
+No function here opens a file of a test case, or of one that is held out: they are known by name only until `evaluate`
+reads them.
 """
 
 import json
@@ -15,7 +16,7 @@ from segkit.data.findings import Finding, raise_if_errors
 from segkit.data.labels import infer_labels
 from segkit.data.layouts import Dataset, discover
 from segkit.data.sample import sample_root
-from segkit.data.splits import ROLES, Role, Roles, assign_roles
+from segkit.data.splits import OF_A_FOLD, ROLES, Role, Roles, assign_roles
 from segkit.data.store import Store
 from segkit.data.stored_case import StoredCase
 from segkit.errors import DataError
@@ -64,9 +65,10 @@ class Opened:
     store: Store
 
     def cases(self, role: Role) -> tuple[Case, ...]:
-        """The cases of a role, in the order of the roles; of a resumed run's test cases those that are still there."""
+        """The cases of a role; of a resumed run's test and held-out cases those that are still there."""
         by_id = {case.case_id: case for case in self.dataset.cases}
-        return tuple(by_id[case_id] for case_id in self.roles.of(role) if role != "test" or case_id in by_id)
+        may_lack = role in ("test", "held_out")
+        return tuple(by_id[case_id] for case_id in self.roles.of(role) if not may_lack or case_id in by_id)
 
     @property
     def seen(self) -> tuple[Case, ...]:
@@ -75,8 +77,11 @@ class Opened:
 
     @property
     def people(self) -> dict[str, tuple[int, int]]:
-        """Role to (cases, groups)."""
-        return {role: (len(self.cases(role)), len({case.group for case in self.cases(role)})) for role in ROLES}
+        """Role to (cases, groups); nobody is held out unless somebody is."""
+        cases = {role: self.cases(role) for role in ROLES}
+        return {
+            role: (len(of), len({case.group for case in of})) for role, of in cases.items() if of or role in OF_A_FOLD
+        }
 
 
 @dataclass(frozen=True)
@@ -216,13 +221,14 @@ def _deal(dataset: Dataset, data: Mapping[str, Any]) -> Roles:
         tuning=split["tuning"],
         seed=split["seed"],
         file=split["file"],
+        held_out=split.get("held_out", 0),
     )
     most = data.get("max_cases")
     return roles if most is None else replace(roles, train=roles.train[:most])
 
 
 def _check(opened: Opened, data: Mapping[str, Any]) -> list[Finding]:
-    """Findings on the seen cases, remembered by content; of the test cases only what their names tell."""
+    """Findings on the seen cases, remembered by content; of the others only what their names tell."""
     seen = opened.seen
 
     def look() -> list[dict[str, str]]:
@@ -247,7 +253,7 @@ def _check(opened: Opened, data: Mapping[str, Any]) -> list[Finding]:
     records = opened.store.remember("findings", parts, look) if parts["cases"] else look()
     unlabelled = [
         Finding("error", case.case_id, str(case.images[0]), "the image has no label", mend="add it, or take it out")
-        for case in opened.cases("test")
+        for case in (*opened.cases("test"), *opened.cases("held_out"))
         if case.label is None
     ]
     return [Finding(**record) for record in records] + unlabelled

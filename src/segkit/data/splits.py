@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,9 +16,11 @@ from segkit.ops.keyed_random import generator
 from segkit.runs.untrusted import read_regular
 from segkit.types import Case
 
-Role = Literal["train", "tuning", "test"]
+Role = Literal["train", "tuning", "test", "held_out"]
 Share: TypeAlias = float | int | Literal["equal"]
-ROLES: tuple[Role, ...] = ("train", "tuning", "test")
+OF_A_FOLD: tuple[Role, ...] = ("train", "tuning", "test")
+"""Roles that change from fold to fold: over all folds everybody with one of them trains some model."""
+ROLES: tuple[Role, ...] = (*OF_A_FOLD, "held_out")
 
 _STREAM = 3
 _FEW_GROUPS = 16
@@ -34,6 +37,7 @@ class Roles:
         test: Cases that nothing but `evaluate` opens.
         content_hashes: Case id to sha256 of its image files, for train and tuning; filled after `prepare`.
         label_hashes: The same of its label file.
+        held_out: Cases of people with no part in any fold: test cases of all folds' models together.
     """
 
     train: tuple[str, ...]
@@ -41,32 +45,36 @@ class Roles:
     test: tuple[str, ...]
     content_hashes: Mapping[str, str] = field(default_factory=dict)
     label_hashes: Mapping[str, str] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        twice = sorted(
-            (set(self.train) & set(self.tuning))
-            | (set(self.train) & set(self.test))
-            | (set(self.tuning) & set(self.test))
-        )
+        pairs = combinations(map(self.of, ROLES), 2)
+        twice = sorted({case_id for one, other in pairs for case_id in set(one) & set(other)})
         if twice:
             raise DataError(
                 "a case has two roles",
                 where=f"case {twice[0]}",
                 why=f"{len(twice)} cases do",
-                mend="name each case in one of train, tuning and test",
+                mend="name each case in one of train, tuning, test and held_out",
             )
 
     def of(self, subset: Role) -> tuple[str, ...]:
         """The case ids of one role."""
-        return {"train": self.train, "tuning": self.tuning, "test": self.test}[subset]
+        ids: tuple[str, ...] = getattr(self, subset)
+        return ids
 
     def role(self, case_id: str) -> Role | None:
         """The role of a case id, or None."""
         return next((role for role in ROLES if case_id in self.of(role)), None)
 
+    def name_of_content(self, content_hash: str) -> str | None:
+        """The case id under which an image of this content was seen, whatever it is now; None for unseen content."""
+        return next((case_id for case_id, seen in self.content_hashes.items() if seen == content_hash), None)
+
     def role_of_content(self, content_hash: str) -> Role | None:
         """The role that an image of this content had, whatever its name is now; None for unseen content."""
-        return next((self.role(case_id) for case_id, seen in self.content_hashes.items() if seen == content_hash), None)
+        name = self.name_of_content(content_hash)
+        return None if name is None else self.role(name)
 
     def with_hashes(self, hashes: Mapping[str, str], labels: Mapping[str, str] | None = None) -> "Roles":
         """The same roles, with the content hashes of training and tuning cases, of images and of labels."""
@@ -88,6 +96,7 @@ class Roles:
             test=tuple(stored["test"]),
             content_hashes=dict(stored.get("content_hashes", {})),
             label_hashes=dict(stored.get("label_hashes", {})),
+            held_out=tuple(stored.get("held_out", ())),
         )
 
 
@@ -99,38 +108,52 @@ def assign_roles(
     tuning: Share = 0.15,
     seed: int = 12345,
     file: str | Path | None = None,
+    held_out: float | int = 0,
 ) -> Roles:
-    """Deal the groups to test, tuning and train.
+    """Deal the groups to held out, test, tuning and train.
 
-    The sorted groups are shuffled with the seed and cut into k = min(folds, groups) parts whose sizes differ by at
-    most one; part `fold` is the test part, so that over all folds every group is tested once. Tuning takes the next
-    groups in the shuffled order.
+    The sorted groups are shuffled with the seed. The first of them are held out: they are the same for every fold and
+    every share of tuning, and a larger number holds out the same people and more. The rest is cut into k = min(folds,
+    groups left) parts whose sizes differ by at most one; part `fold` is the test part, so that over all folds every
+    group that is left is tested once. Tuning takes the next groups in the shuffled order.
 
     Args:
         cases: All cases; one role a group, whatever its number of cases.
         folds: Parts.
         fold: Which part is the test part, 0 <= fold < k.
-        tuning: Share of the groups outside test, at least 4 of them; 1 where fewer than 16 are left. "equal": as many
-            as test. 0: none, nothing is selected.
+        tuning: Share of the groups that are neither tested nor held out, at least 4 of them; 1 where fewer than 16 are
+            left. "equal": as many as test. 0: none, nothing is selected.
         seed: Key of the shuffle.
-        file: Take the roles from a file instead: JSON {"train": [...], "tuning": [...], "test": [...]}, CSV with the
-            columns case,role, or nnU-Net's splits_final.json, whose `val` of this fold is the test part.
+        file: Take the roles from a file instead: JSON {"train": [...], "tuning": [...], "test": [...], "held_out":
+            [...]}, of which only train must be there, CSV with the columns case,role, or nnU-Net's splits_final.json,
+            whose `val` of this fold is the test part.
+        held_out: Share of all groups, at least one of them, or from 1 on their number.
 
     Raises:
         DataError: Fewer than three groups; a file whose roles share a group or name unknown cases.
-        UsageError: A fold that is not there; a share outside [0, 1).
+        UsageError: A fold that is not there; a share outside [0, 1); fewer than three groups that are not held out, or
+            people to hold out beside a file.
     """
+    if file is not None and held_out:
+        raise UsageError(
+            "a file of roles says itself who is held out",
+            where=f"data.split.held_out={held_out}",
+            why=f"data.split.file={file} is given too",
+            mend="data.split.held_out=0, and name the cases in the file as held_out",
+        )
     if file is not None:
         roles = _from_file(cases, Path(file).expanduser(), fold=fold, tuning=tuning, seed=seed)
         assert_disjoint(roles, cases)
         return roles
-    order = _shuffled({case.group for case in cases}, seed)
-    if len(order) < 3:
+    people = _shuffled({case.group for case in cases}, seed)
+    if len(people) < 3:
         raise DataError(
             "too few people to train, select and test on",
-            why=f"{len(cases)} cases of {len(order)} people (groups); it takes three",
+            why=f"{len(cases)} cases of {len(people)} people (groups); it takes three",
             mend="add cases; or name every role yourself: data.split.file=split.json",
         )
+    apart = _held_out_count(held_out, people=len(people))
+    held, order = people[:apart], people[apart:]
     k = min(folds, len(order))
     if folds < 2 or not 0 <= fold < k:
         raise UsageError(
@@ -143,7 +166,7 @@ def assign_roles(
     test = order[bounds[fold] : bounds[fold + 1]]
     rest = order[bounds[fold + 1] :] + order[: bounds[fold]]
     chosen = rest[: _tuning_count(tuning, left=len(rest), test=len(test))]
-    roles = _of_groups(cases, tuning=chosen, test=test)
+    roles = _of_groups(cases, tuning=chosen, test=test, held_out=held)
     assert_disjoint(roles, cases)
     return roles
 
@@ -175,6 +198,22 @@ def _shuffled(groups: set[str], seed: int) -> list[str]:
     return [ordered[k] for k in generator(seed, 0, _STREAM).permutation(len(ordered))]
 
 
+def _held_out_count(held_out: float | int, *, people: int) -> int:
+    """How many of all groups get no part in any fold; at least three are left to deal."""
+    if held_out < 0 or (held_out > 1 and held_out != int(held_out)):
+        why = f"got {held_out}"
+        raise UsageError("a share lies in [0, 1), a number is whole", where="data.split.held_out", why=why)
+    count = max(1, round(held_out * people)) if 0 < held_out < 1 else int(held_out)
+    if people - count < 3:
+        raise UsageError(
+            "too few people are left to train, select and test on",
+            where=f"data.split.held_out={held_out}",
+            why=f"{count} of {people} people (groups) are held out; it takes three others",
+            mend=f"data.split.held_out={people - 3} at most",
+        )
+    return count
+
+
 def _tuning_count(tuning: Share, *, left: int, test: int) -> int:
     """How many of the groups outside test select checkpoints; at least one is left to train on."""
     if tuning == "equal":
@@ -187,12 +226,16 @@ def _tuning_count(tuning: Share, *, left: int, test: int) -> int:
     return min(wanted, left - 1)
 
 
-def _of_groups(cases: Sequence[Case], *, tuning: Sequence[str], test: Sequence[str]) -> Roles:
-    roles: dict[Role, list[str]] = {role: [] for role in ROLES}
+def _of_groups(cases: Sequence[Case], *, tuning: Sequence[str], test: Sequence[str], held_out: Sequence[str]) -> Roles:
+    dealt: dict[str, Role] = {
+        **dict.fromkeys(tuning, "tuning"),
+        **dict.fromkeys(test, "test"),
+        **dict.fromkeys(held_out, "held_out"),
+    }
+    ids: dict[Role, list[str]] = {role: [] for role in ROLES}
     for case in sorted(cases, key=lambda case: case.case_id):
-        role: Role = "test" if case.group in test else "tuning" if case.group in tuning else "train"
-        roles[role].append(case.case_id)
-    return Roles(tuple(roles["train"]), tuple(roles["tuning"]), tuple(roles["test"]))
+        ids[dealt.get(case.group, "train")].append(case.case_id)
+    return Roles(tuple(ids["train"]), tuple(ids["tuning"]), tuple(ids["test"]), held_out=tuple(ids["held_out"]))
 
 
 def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, seed: int) -> Roles:
@@ -208,6 +251,7 @@ def _from_file(cases: Sequence[Case], path: Path, *, fold: int, tuning: Share, s
                 tuple(stored.get("tuning", ())),
                 tuple(stored.get("test", ())),
                 dict(stored.get("content_hashes", {})),
+                held_out=tuple(stored.get("held_out", ())),
             )
     except FileNotFoundError as error:
         raise UsageError("the file of roles is not there", where=where, why=str(error)) from error

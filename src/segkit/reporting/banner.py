@@ -73,11 +73,12 @@ class StartFacts:
 
 def start_banner(facts: StartFacts) -> str:
     """At most `MAX_LINES` lines; what does not fit of the warnings is counted and left to the log."""
-    roles = ", ".join(f"{role} {cases}{of_people(cases, people)}" for role, (cases, people) in facts.people.items())
+    roles = people_by_role(facts.people)
+    closed = "test and held-out" if "held_out" in facts.people else "test"
     classes = ", ".join(facts.classes[:6]) + (f", ... ({len(facts.classes)})" if len(facts.classes) > 6 else "")
     spacing = " x ".join(f"{s:g}" for s in facts.spacing)
     rows = [
-        ("data", f"{facts.dataset} ({facts.layout}): {roles}; the test files are not opened"),
+        ("data", f"{facts.dataset} ({facts.layout}): {roles}; the {closed} files are not opened"),
         ("channels", ", ".join(facts.channels)),
         ("classes", classes),
         ("plan", f"{facts.plan_name}: spacing {spacing} {facts.unit}, patch {_by(facts.patch_size)}, "
@@ -155,6 +156,15 @@ def end_block(facts: EndFacts) -> str:
 def command_line(verb: str, overrides: Sequence[str]) -> str:
     """The command that a shell reads back as the same overrides."""
     return " ".join(["python -m segkit." + verb, *(shlex.quote(override) for override in overrides)])
+
+
+def people_by_role(people: Mapping[str, tuple[int, int]]) -> str:
+    """`train 40 of 27 people, tuning 5, test 8`.
+
+    Args:
+        people: role -> (cases, people).
+    """
+    return ", ".join(f"{role.replace('_', ' ')} {cases}{of_people(cases, n)}" for role, (cases, n) in people.items())
 
 
 def of_people(cases: int, people: int) -> str:

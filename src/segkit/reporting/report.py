@@ -107,7 +107,8 @@ def _pictures(run: RunDirectory) -> Iterator[str]:
 
 
 def _roles(split: Mapping[str, Any]) -> str:
-    rows = [(role, str(len(split[role]))) for role in ("train", "tuning", "test") if role in split]
+    shown = ("train", "tuning", "test", *(("held_out",) if split.get("held_out") else ()))
+    rows = [(role.replace("_", " "), str(len(split[role]))) for role in shown if role in split]
     return table(("role", "cases"), rows, numbers_from=1)
 
 

@@ -83,13 +83,16 @@ FREE = (
 )
 """Keys, with all below them, whose new value holds from the next life on."""
 
+CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0}
+"""Frozen keys that runs of earlier versions lack, and the value that every run had before there was the key."""
+
 _OF_THE_STEP = frozenset(f"segkit.module.schedules.{name}" for name in ("constant", "cosine", "cyclic", "poly"))
 """Schedules that follow from the configuration and the step. The rate of any other comes with the checkpoint."""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, old, new) of every leaf that differs, sorted by key; a missing leaf is None."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    """(key, old, new) of every leaf that differs, sorted by key; a missing leaf is None, or as in `CAME_LATER`."""
+    before, after = ({**CAME_LATER, **dict(_leaves(config))} for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 

@@ -11,7 +11,7 @@ from segkit.data.pipeline import Opened
 from segkit.data.splits import Roles
 from segkit.planning.device import DeviceFacts
 from segkit.planning.plan import Plan
-from segkit.reporting.banner import command_line, of_people
+from segkit.reporting.banner import command_line, people_by_role
 from segkit.runs.directory import RunDirectory
 from segkit.runs.environment import package_version
 from segkit.runs.manifest import Entry, read_manifest
@@ -41,15 +41,14 @@ def begin_copy(
     device: DeviceFacts,
 ) -> None:
     """Params, tags, a description, and which data went in under which content; into the run folder, then to MLflow."""
-    people = ", ".join(f"{role} {cases}{of_people(cases, n)}" for role, (cases, n) in opened.people.items())
     tags = {
         "segkit.version": package_version("segkit") or "unknown",
         "segkit.dataset": opened.dataset.name,
         "segkit.plan": plan.name,
         "segkit.device": device.name,
         "segkit.fold": str(config["data"]["split"]["fold"]),
-        "mlflow.note.content": f"{opened.dataset.name}: {people}. Scores of validation are selection scores "
-        f"(optimistic); the test cases are scored by `evaluate`.\n\nRun folder: `{directory.path}`",
+        "mlflow.note.content": f"{opened.dataset.name}: {people_by_role(opened.people)}. Scores of validation are "
+        f"selection scores (optimistic); the test cases are scored by `evaluate`.\n\nRun folder: `{directory.path}`",
     }
     name, source = opened.dataset.name, str(opened.dataset.root)
     begin_life(
