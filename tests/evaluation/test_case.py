@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segkit.errors import DataError
-from segkit.evaluation import EvaluationSettings, evaluate_case, predict_native
+from segkit.evaluation import EvaluationSettings, evaluate_case, evaluate_members, predict_native
 from segkit.metrics.composite import CompositeSettings
 
 
@@ -52,6 +52,31 @@ def test_the_predictor_sees_the_prepared_image(made):
 
     predict_native(predictor, made.case(np.zeros((6, 5), np.int16), image=image))
     assert torch.equal(seen[0], torch.tensor(image))
+
+
+@pytest.mark.parametrize(
+    ("average", "expected", "numbers"),
+    [("logits", [1, 0, 1, 0], (2, 0, 0)), ("probabilities", [1, 1, 0, 0], (1, 1, 1))],
+)
+def test_several_networks_are_counted_by_their_mean(made, average, expected, numbers):
+    """Logits (0, z) of three networks. Means of z: 2.33, -2, 1.67, -1; of sigmoid(z): 0.513, 0.545, 0.413, 0.269."""
+    z = torch.tensor([[[9.0, -9.0, 9.0, -1.0]], [[-1.0, 1.5, -2.0, -1.0]], [[-1.0, 1.5, -2.0, -1.0]]])
+    networks = [oracle(torch.stack([torch.zeros(1, 4), one])) for one in z]
+    cases = [made.case(np.array([[1, 0, 1, 0]], np.int16))] * 3
+    result = evaluate_members(networks, cases, EvaluationSettings(), average=average)
+    assert result.prediction.tolist() == [expected]
+    assert counts(result) == [numbers]
+    assert result.logits is None
+
+
+def test_one_network_is_an_ensemble_of_one(made):
+    label = made.boxes((8, 9, 7))
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 8, 9, 7)).astype(np.float32))
+    alone = evaluate_case(oracle(logits), made.case(label), EvaluationSettings())
+    for times in (1, 2, 3):
+        together = evaluate_members([oracle(logits)] * times, [made.case(label)] * times, EvaluationSettings())
+        assert together.rows == alone.rows
+        np.testing.assert_array_equal(together.prediction, alone.prediction)
 
 
 def test_ignored_voxels_leave_truth_and_prediction(made):

@@ -38,6 +38,20 @@ def test_eval_inside_and_every_module_as_it_was_after():
     torch.testing.assert_close(found, network.convolution(image).detach(), rtol=0, atol=1e-6)
 
 
+def test_mirrored_is_the_same_network_with_other_axes():
+    """It looks one voxel up: its mirror image looks one voxel down, and their mean both ways."""
+    network = nn.Conv2d(1, 2, (3, 1), padding=(1, 0), bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([0.0, 0.0, 1.0]).reshape(1, 1, 3, 1))
+    image = torch.randn(1, 8, 8)
+    plain = predictor(network)
+    flipped = plain.mirrored([0])
+    ahead, behind = (torch.nn.functional.pad(image, pad)[0] for pad in ((0, 0, 0, 1), (0, 0, 1, 0)))
+    torch.testing.assert_close(plain(image)[1], ahead[1:])
+    torch.testing.assert_close(flipped(image)[1], (ahead[1:] + behind[:-1]) / 2)
+    assert (plain.mirror_axes, flipped.mirror_axes) == ((), (0,))
+
+
 def test_modes_come_back_after_an_error():
     class Broken(Probe):
         def forward(self, x):

@@ -22,7 +22,7 @@ def test_evaluate_refuses_a_copy_of_a_seen_image(run_config, role):
     seen, tested = cases[roles[role][0]], cases[roles["test"][0]]
     shutil.copy(seen.images[0], tested.images[0])
     shutil.copy(seen.label, tested.label)
-    with pytest.raises(DataError, match=f"{tested.case_id} \\({role}\\)") as refused:
+    with pytest.raises(DataError, match=f"{tested.case_id} \\({role} of copied, as {seen.case_id}\\)") as refused:
         evaluate.run(compose("evaluate", [f"run={path}", "overlays=0"]))
     assert refused.value.exit_code == 65
     assert not (path / "evaluation").exists()

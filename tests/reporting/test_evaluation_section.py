@@ -73,6 +73,20 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
     assert "would score" not in text
 
 
+@pytest.mark.parametrize("interval", [[0.0106, 0.0324], None])
+def test_a_variant_is_a_row_below_the_plain_numbers(tmp_path, interval):
+    folder = tmp_path / "evaluation" / "held_out"
+    evaluated(folder)
+    assert "in another way" not in "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    (folder / "mirrored").mkdir()
+    row = {"candidate": 0.8712, "difference": 0.0215, "interval": interval, "n": 11}
+    (folder / "mirrored" / "comparison.json").write_text(json.dumps({"rows": [row | {"candidate": 0.1}, row]}))
+    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    assert "Evaluation of the held-out cases" in text
+    difference = "+0.021 [+0.011, +0.032]" if interval else "+0.021"
+    assert cells(text, "difference") == ["mirrored", "0.871", difference, "11"]
+
+
 def test_instances_have_a_ceiling(tmp_path):
     summary = evaluated(tmp_path / "evaluation" / "test", instances=True)
     text = "".join(evaluation_sections(RunDirectory(tmp_path), []))

@@ -24,10 +24,11 @@ def threshold_run(tmp_path):
     """Factory: `threshold_run(data_root, threshold, *overrides, name="run")` writes a run folder, returns its path.
 
     The network is a 1x1 convolution of the first channel: class 1 where the normalised intensity exceeds the
-    threshold. Checkpoints: step 1 never predicts anything, step 2 is the threshold.
+    threshold. With `beside`, it looks at the voxel at this distance instead, by axis -1, 0 or 1; outside lie zeros.
+    Checkpoints: step 1 never predicts anything, step 2 is the threshold.
     """
 
-    def make(root, threshold, *overrides, name="run", split=None):
+    def make(root, threshold, *overrides, name="run", beside=None):
         config = compose(
             "train",
             [
@@ -43,7 +44,9 @@ def threshold_run(tmp_path):
         prepared = prepare_dataset(opened, plan)
         convolution = f"torch.nn.Conv{plan.dimensions}d"
         channels = {"in_channels": plan.in_channels, "out_channels": plan.num_classes}
-        config["network"] = {"_target_": convolution, **channels, "kernel_size": 1}
+        size = {"kernel_size": 1} if beside is None else {"kernel_size": 3, "padding": 1}
+        config["network"] = {"_target_": convolution, **channels, **size}
+        voxel = (0,) * plan.dimensions if beside is None else tuple(1 + distance for distance in beside)
         run = RunDirectory(tmp_path / "runs" / name).create()
         run.save_config(config)
         write_json(run.plan, plan.to_json())
@@ -53,7 +56,7 @@ def threshold_run(tmp_path):
             torch.nn.init.zeros_(network.weight)
             torch.nn.init.zeros_(network.bias)
             with torch.no_grad():
-                network.weight[1, 0], network.bias[1] = 1.0, -above
+                network.weight[(1, 0, *voxel)], network.bias[1] = 1.0, -above
                 network.bias[2:] = -1e6
             model = {f"network.{key}": value for key, value in network.state_dict().items()}
             score = 0.1 * step

@@ -5,7 +5,8 @@ import pytest
 from segkit.data.splits import Roles
 from segkit.errors import DataError, UsageError
 from segkit.types import Case
-from segkit.workflows.calibration_cases import Model, choose_cases
+from segkit.workflows.calibration_cases import choose_cases
+from segkit.workflows.provenance import Model
 
 
 def cases(n, *, people=None, unlabelled=()):
@@ -25,11 +26,11 @@ def ids(numbers):
     return tuple(f"c{i:02d}" for i in numbers)
 
 
-def model(name, *, train, tuning, test, copies=None):
+def model(name, *, train, tuning, test, copies=None, held_out=()):
     """A model whose seen cases have their own names for contents, but for `copies`."""
     seen = (*ids(train), *ids(tuning))
     contents = {case_id: case_id for case_id in seen} | (copies or {})
-    return Model(name, Roles(ids(train), ids(tuning), ids(test), contents))
+    return Model(name, Roles(ids(train), ids(tuning), ids(test), contents, held_out=ids(held_out)))
 
 
 def choose(data, models, **keys):
@@ -67,6 +68,17 @@ def test_people_without_a_role_fit_or_test():
     assert tries(chosen) == ids(range(26, 40))
     with pytest.raises(UsageError, match="the same cases"):
         choose(data, [model("a", **ONE)], fit="unassigned", test="unassigned")
+
+
+def test_people_held_out_by_the_split_fit_or_test_as_those_without_a_role():
+    data = cases(40)
+    some, all_of_them = (model("a", **ONE, held_out=range(26, last)) for last in (30, 40))
+    for held in (some, all_of_them):
+        assert choose(data, [held], fit="unassigned") == choose(data, [model("a", **ONE)], fit="unassigned")
+        assert tries(choose(data, [held], test="unassigned")) == ids(range(26, 40))
+    # Held out by one model and trained on by another is neither.
+    other = model("b", train=[*range(10), 26, 27], tuning=range(10, 22), test=range(22, 26))
+    assert tries(choose(data, [some, other], test="unassigned")) == ids(range(28, 40))
 
 
 def test_somebody_whose_other_case_was_seen_has_a_role():

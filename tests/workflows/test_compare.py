@@ -77,6 +77,15 @@ def test_folders_of_tables_and_an_output_of_ones_own(make, call, tmp_path):
     assert (tmp_path / "runs" / "comparisons" / "a-vs-one-test").is_dir()
 
 
+def test_held_out_people_are_held_out(make, call, tmp_path):
+    for seed, name in enumerate(("a", "b")):
+        make(name, scores=dice(seed), subset="held_out", label="held out")
+    code, out, _ = call("reference=a", "candidate=b", "subset=held_out")
+    assert code == 0
+    assert "held out: the same 8 cases of 8 groups on both sides" in out
+    assert stored(tmp_path, "b-vs-a-held_out")["label"] == "held out"
+
+
 def test_three_seeds_a_side_are_methods(make, call, tmp_path):
     names = {side: [make(f"{side}{seed}", seed, config={"network": {"features": side}}).name for seed in range(3)]
              for side in "ab"}  # fmt: skip

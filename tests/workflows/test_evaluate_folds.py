@@ -32,18 +32,23 @@ def folds(nnunet_raw, threshold_run):
 
 def test_the_pooled_table_is_the_union_of_the_folds(folds, capsys):
     root, folder = folds
-    summary = run(config(folder))
-    pooled = rows(folder / "evaluation" / "test" / "per_case.csv")
-    apart = [rows(fold / "evaluation" / "test" / "per_case.csv") for fold in runs_below(folder)]
-    assert sorted(pooled, key=str) == sorted((row for fold in apart for row in fold), key=str)
-    assert {row["case_id"] for row in pooled} == {case.case_id for case in discover(root).cases}
+    summary = run(config(folder, mirror=True))
+    for name in (".", "mirrored"):
+        pooled = rows(folder / "evaluation" / "test" / name / "per_case.csv")
+        apart = [rows(fold / "evaluation" / "test" / name / "per_case.csv") for fold in runs_below(folder)]
+        assert sorted(pooled, key=str) == sorted((row for fold in apart for row in fold), key=str)
+        assert {row["case_id"] for row in pooled} == {case.case_id for case in discover(root).cases}
+    mirrored = json.loads((folder / "evaluation" / "test" / "mirrored" / "summary.json").read_text())
+    assert (mirrored["variant"], mirrored["n_cases"], mirrored["label"]) == ("mirrored", 9, "out of fold")
     stored = json.loads((folder / "evaluation" / "test" / "summary.json").read_text())
     assert stored["label"] == "out of fold"
     assert stored["runs"] == [f"{fold}-fold={fold}" for fold in range(3)]
     assert stored["n_cases"] == summary.n_cases == 9
     nnunet = json.loads((folder / "evaluation" / "test" / "nnunet" / "summary.json").read_text())
     assert len(nnunet["metric_per_case"]) == 9
-    assert "cv, out of fold: 3 runs, 9 cases" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cv, out of fold: 3 runs, 9 cases" in out
+    assert "dice +0.0000 [+0.0000, +0.0000] by person" in out.splitlines()[-2]  # a threshold has no left and right
 
 
 def test_a_run_is_a_run_and_nothing_is_nothing(folds, tmp_path):

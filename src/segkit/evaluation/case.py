@@ -1,6 +1,7 @@
 """One case: predicted, brought back to its own voxels, counted."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from segkit.errors import DataError
-from segkit.evaluation.native import native_prediction
+from segkit.evaluation.native import Average, native_prediction
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.inference.predictor import ImagePredictor
 from segkit.metrics.composite import ClassCounts
@@ -32,7 +33,7 @@ class CaseResult:
         group: Group (person).
         rows: One a foreground class.
         prediction: Class of each native voxel in RAS+ order; None once dropped.
-        logits: (K, *S) on the plan's grid, float32; None once dropped.
+        logits: (K, *S) on the plan's grid, float32; None once dropped, and of several networks.
     """
 
     case_id: str
@@ -67,12 +68,35 @@ def evaluate_case(predictor: ImagePredictor, case: PreparedCase, settings: Evalu
     Raises:
         DataError: The case has no reference, or one of another shape than its image.
     """
-    logits = predictor(image_of(case))
-    if not bool(torch.isfinite(logits).all()):
+    return evaluate_members([predictor], [case], settings)
+
+
+def evaluate_members(
+    predictors: Sequence[ImagePredictor],
+    cases: Sequence[PreparedCase],
+    settings: EvaluationSettings,
+    *,
+    average: Average = "logits",
+) -> CaseResult:
+    """`evaluate_case` of the mean of several networks: the same way from their logits to the numbers.
+
+    Args:
+        predictors: Of each network, at least one.
+        cases: The same case, as the plan of each network wants it.
+        settings: Whether lesions are matched, and by which rule.
+        average: What is averaged, the logits or softmax(logits), on the case's own voxels.
+
+    Raises:
+        DataError: The case has no reference, or one of another shape than its image.
+        ValueError: The networks have different numbers of classes.
+    """
+    case = cases[0]
+    logits = [predictor(image_of(one)) for predictor, one in zip(predictors, cases, strict=True)]
+    if not all(bool(torch.isfinite(one).all()) for one in logits):
         logger.warning("%s: the network's output is not finite; its prediction counts as it is", case.case_id)
-    prediction = native_prediction([logits], case.geometry)
-    rows = count_case(prediction, case, num_classes=logits.shape[0], settings=settings)
-    return CaseResult(case.case_id, case.group, rows, prediction, logits)
+    prediction = native_prediction(logits, case.geometry, average=average)
+    rows = count_case(prediction, case, num_classes=logits[0].shape[0], settings=settings)
+    return CaseResult(case.case_id, case.group, rows, prediction, logits[0] if len(logits) == 1 else None)
 
 
 def count_case(

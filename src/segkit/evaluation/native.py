@@ -41,17 +41,20 @@ class Stream:
     grid: Size
 
 
-def native_prediction(members: Sequence[Float[Tensor, "K ..."]], geometry: Geometry) -> Int[np.ndarray, "..."]:
+def native_prediction(
+    members: Sequence[Float[Tensor, "K ..."]], geometry: Geometry, *, average: Average = "logits"
+) -> Int[np.ndarray, "..."]:
     """Class of each voxel of the whole image, in RAS+ order, from the logits of whole images; see `native_labels`.
 
     Args:
         members: Logits (K, *S) of one network, or of several, each on the grid of its own plan.
         geometry: The way back; `crop` is what the logits cover.
+        average: What is resampled and averaged.
 
     Raises:
         ValueError: No member, or members with different numbers of classes.
     """
-    return native_labels(_whole(members), geometry)
+    return native_labels(_whole(members), geometry, average=average)
 
 
 def native_slabs(

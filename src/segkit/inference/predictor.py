@@ -1,5 +1,6 @@
 """A network as a function from a whole image to its logits, and several of them as one."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -104,6 +105,12 @@ class Predictor:
             yield from stream_planes(
                 passes, image, patch_size=self.patch_size, step=self.step, scratch=scratch, window=window
             )
+
+    def mirrored(self, axes: Sequence[int]) -> "Predictor":
+        """The same network, averaging over the images flipped along these spatial axes."""
+        other = copy.copy(self)
+        other.mirror_axes = tuple(axes)
+        return other
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

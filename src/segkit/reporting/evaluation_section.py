@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+from segkit.evaluation.comparison_files import COMPARISON
 from segkit.reporting.html import paragraph, picture, section, table
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import read_json
@@ -29,13 +30,12 @@ def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]
         if not summary.get("classes"):
             continue
         subset = path.parent.name
+        unseen = subset in ("test", "held_out")
         rows = [(name, summary["classes"][name]) for name in summary["classes"]]
         rows += [("mean", summary["mean"])] if len(rows) > 1 else []
         yield section(
-            f"Evaluation of the {subset} cases",
-            paragraph(str(summary["label"]), kind="note" if subset == "test" else "warning")
-            if summary.get("label")
-            else "",
+            f"Evaluation of the {subset.replace('_', '-')} cases",
+            paragraph(str(summary["label"]), kind="note" if unseen else "warning") if summary.get("label") else "",
             paragraph(
                 f"{summary['n_cases']} cases of {summary['n_groups']} people. Mean over the cases that have the class, "
                 "95 % t interval by person; no interval below 6 people. Dice is F1."
@@ -47,6 +47,7 @@ def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]
             ),
             _false_positives(summary["classes"]),
             _score_line(summary),
+            *_variants(path.parent, problems),
             *_surfaces(summary),
             *_lesions(summary),
             _dice_by_size(path.parent / "per_case.csv"),
@@ -109,6 +110,26 @@ def read_record(path: Path, problems: list[str]) -> dict[str, Any]:
 def _score_line(summary: Mapping[str, Any]) -> str:
     score = summary.get("score")
     return paragraph(f"Composite score {score:.4f} = {summary.get('score_formula', '')}") if score is not None else ""
+
+
+def _variants(folder: Path, problems: list[str]) -> Iterator[str]:
+    """What the same weights come to where they predict in another way, beside the plain prediction above."""
+    compared = {path.parent.name: read_record(path, problems) for path in sorted(folder.glob(f"*/{COMPARISON}"))}
+    rows = [
+        (name, f"{of['candidate']:.3f}", _signed(of["difference"], of["interval"]), str(of["n"]))
+        for name, record in compared.items()
+        for of in record.get("rows", [])[-1:]
+        if of["n"]
+    ]
+    if rows:
+        yield paragraph(
+            "The same weights, predicting in another way; the difference is to the numbers above, by person."
+        )
+        yield table(("", "dice", "difference", "n"), rows, numbers_from=1)
+
+
+def _signed(mean: float, interval: Sequence[float] | None) -> str:
+    return f"{mean:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
 
 
 def _false_positives(classes: Mapping[str, Mapping[str, Any]]) -> str:

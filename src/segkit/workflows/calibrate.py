@@ -25,9 +25,10 @@ from segkit.runs.calibration import FILE
 from segkit.runs.files import write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case, PreparedCase
-from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, Model, choose_cases
+from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, choose_cases
 from segkit.workflows.loading import TrainedRun, load_from
 from segkit.workflows.predict import require_compatible
+from segkit.workflows.provenance import Model
 
 TABLE = "calibration_per_case.csv"
 

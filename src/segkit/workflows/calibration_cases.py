@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
-from segkit.data.splits import Role, Roles
+from segkit.data.splits import OF_A_FOLD, Role
 from segkit.errors import DataError, UsageError
 from segkit.types import Case
-from segkit.workflows.provenance import seen_cases
+from segkit.workflows.provenance import Model, Sighting, seen_by
 
 Fit: TypeAlias = Literal["tuning", "unassigned"]
 Test: TypeAlias = Literal["test", "unassigned"]
@@ -21,13 +21,6 @@ NOTES: dict[Fit, str] = {
     "unassigned": "cases of people that no model was trained, selected or to be tested on",
 }
 OUT_OF_FOLD = "cases out of fold: tuning or test cases of a model, each predicted by the models not trained on it"
-
-
-class Model(NamedTuple):
-    """A member of the ensemble: the name of its run, and who was in which role there."""
-
-    name: str
-    roles: Roles
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,8 @@ def choose_cases(
     `members=all`, in the tuning part of a model and in the training part of none; all models are averaged there, as
     they will be on new images. Under `members=out_of_fold` they are all cases out of the training part of some model,
     averaged over these models only: what five folds need, which leave no case that all of them have not trained on.
-    `unassigned` means cases of people none of whose cases has a role in any model.
+    `unassigned` means cases of people none of whose cases trains, tunes or tests any model: people who came later, and
+    those held out by `data.split.held_out`. To a temperature the two are the same; only a split tells them apart.
 
     Args:
         cases: Of the data set.
@@ -79,17 +73,17 @@ def choose_cases(
         why = "the people without a role cannot both fit the temperature and try it"
         raise UsageError("fit and test are the same cases", where=f"fit={fit} test={test}", why=why, mend="fit=tuning")
     roles = {case.case_id: [model.roles.role(case.case_id) for model in models] for case in cases}
-    held_out: set[Role] = set() if fit == "unassigned" else {"tuning"} if members == "all" else {"tuning", "test"}
+    fitting: set[Role] = set() if fit == "unassigned" else {"tuning"} if members == "all" else {"tuning", "test"}
     named: set[Role] = {"test"} if test == "test" else set()
-    _require_there(cases, models, held_out | named)
-    known = {case.group for case in cases if any(roles[case.case_id])}
+    _require_there(cases, models, fitting | named)
+    known = {case.group for case in cases if set(OF_A_FOLD) & set(roles[case.case_id])}
     labelled = [case for case in cases if case.label is not None]
     free = [case for case in labelled if case.group not in known]
     tests = free if test == "unassigned" else [case for case in labelled if "test" in roles[case.case_id]]
     if members == "out_of_fold":
         tests = [case for case in tests if not {"train", "tuning"} & set(roles[case.case_id])]
     tested = {case.case_id for case in tests}
-    fits = free if fit == "unassigned" else [case for case in labelled if held_out & set(roles[case.case_id])]
+    fits = free if fit == "unassigned" else [case for case in labelled if fitting & set(roles[case.case_id])]
     fits = [case for case in fits if case.case_id not in tested]
     by = {case.case_id: _predicting(roles[case.case_id], members) for case in fits}
     everywhere = dict.fromkeys(tested, tuple(range(len(models))))
@@ -97,7 +91,7 @@ def choose_cases(
     _refuse_seen(_seen(fits, models, content, by, ("train",)), models, act="fitted")
     _refuse_few(fits, tests, fit=fit, test=test, members=members)
     _refuse_shared(fits, tests)
-    note = OUT_OF_FOLD if len(models) > 1 and len(held_out) > 1 else NOTES[fit]
+    note = OUT_OF_FOLD if len(models) > 1 and len(fitting) > 1 else NOTES[fit]
     return CalibrationCases(tuple((case, by[case.case_id]) for case in fits), tuple(tests), note)
 
 
@@ -131,7 +125,7 @@ def _refuse_few(fits: Sequence[Case], tests: Sequence[Case], *, fit: Fit, test: 
             "there is no case to try the calibration on",
             where=f"test={test} members={members}",
             why="every case was in the training or tuning part of a model, or has no label",
-            mend="test=unassigned with people who were held out before",
+            mend="test=unassigned with people who were held out before: data.split.held_out",
         )
 
 
@@ -141,30 +135,27 @@ def _seen(
     content: Callable[[Case], str],
     by: dict[str, tuple[int, ...]],
     roles: tuple[Role, ...],
-) -> list[tuple[str, str, Role]]:
-    """(model, case, role) of every case that one of its models has seen, by the content of its images."""
-    found: list[tuple[str, str, Role]] = []
+) -> list[Sighting]:
+    """Every case that one of its models has seen in one of these roles, by the content of its images."""
+    found: list[Sighting] = []
     for case in cases:
-        hashes = {case.case_id: content(case)}
-        for place in by[case.case_id]:
-            role = seen_cases(hashes, models[place].roles).get(case.case_id)
-            if role is not None and role in roles:
-                found.append((models[place].name, case.case_id, role))
+        predicting = [models[place] for place in by[case.case_id]]
+        found += [one for one in seen_by(predicting, {case.case_id: content(case)}) if one.role in roles]
     return found
 
 
-def _refuse_seen(seen: Sequence[tuple[str, str, Role]], models: Sequence[Model], *, act: str) -> None:
+def _refuse_seen(seen: Sequence[Sighting], models: Sequence[Model], *, act: str) -> None:
     if not seen:
         return
-    name, case_id, role = seen[0]
+    first = seen[0]
     mend = "take these copies out of the data set"
     if len(models) > 1:
         mend = "members=out_of_fold for the folds of one data set; else runs that share their tuning and test people"
     more = f", and {len(seen) - 3} more" if len(seen) > 3 else ""
     raise DataError(
-        f"a calibration is not {act} on cases that a model was {'trained' if role == 'train' else 'selected'} on",
-        where=f"model {name}, case {case_id}",
-        why=", ".join(f"{case} is in {part} of {model}" for model, case, part in seen[:3]) + more,
+        f"a calibration is not {act} on cases that a model was {'trained' if first.role == 'train' else 'selected'} on",
+        where=f"model {first.model}, case {first.case_id}",
+        why=", ".join(map(str, seen[:3])) + more,
         mend=mend,
     )
 

@@ -11,7 +11,7 @@ from segkit.evaluation.stored_table import PER_CASE, SUMMARY, StoredTable, read_
 from segkit.runs.compatibility import differences, is_frozen
 from segkit.runs.directory import RunDirectory
 from segkit.runs.locate import open_run
-from segkit.workflows.provenance import OPTIMISTIC, SEEN
+from segkit.workflows.provenance import HELD_OUT, OPTIMISTIC, SEEN
 
 _SIDES = ("reference", "candidate")
 _OF_THE_METHOD = (
@@ -142,9 +142,9 @@ def _label(tables: Sequence[StoredTable], *, allow_seen: bool) -> str:
         what = "a model has seen the cases it is compared on"
         raise DataError(what, where=str(table.folder), why=why, mend=mend)
     labels = {str(table.facts.get("label")) for table in tables}
-    if not labels <= {"test", "unseen cases"}:
+    if not labels <= {"test", HELD_OUT, "unseen cases"}:
         return "cases whose history is not known"
-    return "test" if labels == {"test"} else "unseen cases"
+    return labels.pop() if len(labels) == 1 else "unseen cases"
 
 
 def _name(folders: Mapping[str, Sequence[_Given]], subset: str) -> str:

@@ -1,9 +1,12 @@
-"""`evaluate`: score a run, the runs of a cross-validation, or any two folders of masks."""
+"""`evaluate`: score a run, several as one, the runs of a cross-validation, or any two folders of masks."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from segkit.errors import UsageError
 from segkit.evaluation import Summary
+from segkit.workflows.evaluate_ensemble import evaluate_ensemble
 from segkit.workflows.evaluate_folders import evaluate_folders
 from segkit.workflows.evaluate_folds import evaluate_folds, runs_below
 from segkit.workflows.evaluate_run import evaluate_run
@@ -13,7 +16,7 @@ def run(config: dict[str, Any]) -> Summary:
     """Score what is named.
 
     Args:
-        config: Keys of configs/evaluate.yaml.
+        config: Keys of configs/evaluate.yaml; `run` is one run or a list, which are averaged.
 
     Returns:
         The numbers, which are also printed and written.
@@ -22,7 +25,8 @@ def run(config: dict[str, Any]) -> Summary:
         UsageError: Neither a run nor a folder of masks is named, or both; no such run; cases that a run has seen.
         DataError: Cases that are missing, have no label, or have the content of cases a run has seen.
     """
-    of_run, of_masks = (config.get(key) is not None for key in ("run", "predictions"))
+    runs = _listed(config.get("run"))
+    of_run, of_masks = bool(runs), config.get("predictions") is not None
     if of_run == of_masks:
         raise UsageError(
             "evaluate scores a run, or a folder of masks",
@@ -32,5 +36,18 @@ def run(config: dict[str, Any]) -> Summary:
         )
     if of_masks:
         return evaluate_folders(config)
-    folds = runs_below(config["run"])
-    return evaluate_folds(config, folds) if folds else evaluate_run(config, config["run"]).numbers.summary
+    if len(runs) > 1:
+        return evaluate_ensemble(config, runs).numbers.summary
+    folds = runs_below(runs[0])
+    if not folds:
+        return evaluate_run(config, runs[0]).numbers.summary
+    if config["subset"] == "held_out":
+        output = config.get("output") or folds[0].parent / "evaluation" / "held_out"
+        return evaluate_ensemble({**config, "output": output}, folds).numbers.summary
+    return evaluate_folds(config, folds)
+
+
+def _listed(run: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    if run is None:
+        return []
+    return [run] if isinstance(run, str | Path) else list(run)

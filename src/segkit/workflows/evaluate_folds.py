@@ -12,7 +12,9 @@ from segkit.errors import DataError, UsageError
 from segkit.evaluation import Summary
 from segkit.runs.directory import RunDirectory
 from segkit.runs.leftovers import sweep_abandoned
-from segkit.workflows.evaluate_run import Evaluated, evaluate_run
+from segkit.workflows.evaluate_run import evaluate_run
+from segkit.workflows.evaluate_subset import Evaluated
+from segkit.workflows.evaluate_variants import Row, forget_comparisons, write_variant
 from segkit.workflows.evaluation_tables import numbers_of, write_cases, write_numbers
 from segkit.workflows.provenance import SEEN
 
@@ -47,7 +49,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
             "only the test cases of each fold can be put together",
             where=f"subset={config['subset']}",
             why="the other roles share cases between folds",
-            mend="subset=test, or evaluate one run",
+            mend="subset=test; subset=held_out, which scores the mean of the folds; or evaluate one run",
         )
     folder = runs[0].parent
     output = Path(config.get("output") or folder / "evaluation" / "test").expanduser().absolute()
@@ -57,30 +59,40 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
         folds.append(evaluate_run({**config, "output": own}, run))
         print()
     _require_one_experiment(folds)
-    first = folds[0]
-    numbers = numbers_of(
-        [result for fold in folds for result in fold.numbers.results],
-        [detail for fold in folds for detail in fold.numbers.details],
-        first.numbers.labels,
-        settings=first.trained.settings,
-        detail=None if first.numbers.detail is None else first.numbers.detail.settings,
-        unit=first.trained.plan.unit,
-        files={case: pair for fold in folds for case, pair in fold.numbers.files.items()},
+    plain, *others = (
+        _pooled(rows, unit=folds[0].trained.plan.unit) for rows in zip(*(fold.rows for fold in folds), strict=True)
     )
+    numbers = plain.numbers
     seen = sorted({case for fold in folds for case in fold.facts["seen_cases"]})
     label = SEEN if seen else "out of fold"
     output.mkdir(parents=True, exist_ok=True)
     sweep_abandoned(output)
+    forget_comparisons(output)
     write_cases(output, numbers, note=label if seen else "")
     facts = {"label": label, "runs": [fold.facts["run"] for fold in folds], "subset": "test", "seen_cases": seen}
     write_numbers(output, numbers, facts=facts)
     print(
         f"{folder.name}, {label}: {len(folds)} runs, {numbers.summary.n_cases} cases, {numbers.summary.n_groups} groups"
     )
-    for line in numbers.lines():
+    for line in (*numbers.lines(), *(write_variant(output, row, facts=facts) for row in others)):
         print(line)
     print(output)
     return numbers.summary
+
+
+def _pooled(rows: Sequence[Row], *, unit: str) -> Row:
+    """One row of every fold, as if one model had made them all."""
+    first = rows[0]
+    numbers = numbers_of(
+        [result for row in rows for result in row.numbers.results],
+        [detail for row in rows for detail in row.numbers.details],
+        first.numbers.labels,
+        settings=first.numbers.summary.settings,
+        detail=None if first.numbers.detail is None else first.numbers.detail.settings,
+        unit=unit,
+        files={case: pair for row in rows for case, pair in row.numbers.files.items()},
+    )
+    return Row(first.name, numbers, first.facts)
 
 
 def _require_one_experiment(folds: Sequence[Evaluated]) -> None:

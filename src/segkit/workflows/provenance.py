@@ -1,59 +1,96 @@
-"""Which cases a run has seen: by the content of their images, whatever their names are now."""
+"""Which cases a model has seen: by the content of their images, whatever their names are now."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from segkit.data.splits import Role, Roles
 from segkit.errors import DataError, UsageError
 
-Subset = Literal["train", "tuning", "test", "all"]
+Subset = Literal["train", "tuning", "test", "held_out", "all"]
 SEEN = "SEEN CASES"
 OPTIMISTIC = "selection score (optimistic)"
+HELD_OUT = "held out"
+_NAMED = 3
 
 
-def seen_cases(hashes: Mapping[str, str], roles: Roles) -> dict[str, Role]:
-    """The cases that the run was trained or selected on, with their role.
+class Model(NamedTuple):
+    """A run, alone or a member of an ensemble: its name, and who was in which role there."""
+
+    name: str
+    roles: Roles
+
+
+class Sighting(NamedTuple):
+    """A model has seen a case.
 
     Args:
-        hashes: Content hash of the images of each case that is to be scored.
-        roles: Of the run. A case of training or tuning whose content was not stored counts by its name.
+        model: Name of its run.
+        case_id: Case that is to be scored.
+        role: What the model used it for.
+        known_as: Name of the case there.
     """
-    found: dict[str, Role] = {}
-    for case_id, content in hashes.items():
-        role = roles.role_of_content(content)
-        if role is None and case_id not in roles.content_hashes:
-            role = roles.role(case_id)
-        if role in ("train", "tuning"):
-            found[case_id] = role
-    return found
+
+    model: str
+    case_id: str
+    role: Role
+    known_as: str
+
+    def __str__(self) -> str:
+        """`anna (train of fold-2)`; where it has another name there, that too."""
+        other = "" if self.known_as == self.case_id else f", as {self.known_as}"
+        return f"{self.case_id} ({self.role} of {self.model}{other})"
 
 
-def label_of(subset: Subset, seen: Mapping[str, Role], *, allow_seen: bool) -> str:
+def seen_by(models: Sequence[Model], hashes: Mapping[str, str]) -> tuple[Sighting, ...]:
+    """The cases that a model was trained or selected on, model by model.
+
+    Args:
+        models: One, or the members of an ensemble.
+        hashes: Content hash of the images of each case that is to be scored. A case of training or tuning whose content
+            was not stored counts by its name.
+    """
+    found = []
+    for model in models:
+        roles = model.roles
+        for case_id, content in hashes.items():
+            known_as = roles.name_of_content(content)
+            if known_as is None and case_id not in roles.content_hashes:
+                known_as = case_id
+            role = None if known_as is None else roles.role(known_as)
+            if known_as is not None and role in ("train", "tuning"):
+                found.append(Sighting(model.name, case_id, role, known_as))
+    return tuple(found)
+
+
+def label_of(subset: Subset, seen: Sequence[Sighting], *, allow_seen: bool) -> str:
     """What the result must call itself; refuses what may not be scored.
 
     Scoring the tuning cases on purpose is allowed: it repeats what selection saw, and says so.
 
     Args:
         subset: What was asked for.
-        seen: Cases among it that the run has seen.
+        seen: Cases among it that a model has seen.
         allow_seen: Whether the user wants seen cases scored all the same.
 
     Raises:
         UsageError: Training cases were asked for.
-        DataError: Cases under test have the content of training or tuning cases.
+        DataError: Cases under test are, by content, training or tuning cases of a model.
     """
-    trained = sorted(case_id for case_id, role in seen.items() if role == "train")
-    if subset == "tuning" and not trained:
+    against = [one for one in seen if one.role == "train"] if subset == "tuning" else list(seen)
+    if subset == "tuning" and not against:
         return OPTIMISTIC
     if not seen:
-        return "test" if subset == "test" else "unseen cases"
+        return {"test": "test", "held_out": HELD_OUT}.get(subset, "unseen cases")
     if allow_seen:
         return SEEN
-    names = sorted(seen) if subset != "tuning" else trained
-    why = f"{len(names)} cases, such as " + ", ".join(f"{case_id} ({seen[case_id]})" for case_id in names[:3])
-    mend = "subset=test; or allow_seen=true, which marks every output SEEN CASES"
+    first = against[0]
+    where = f"subset={subset}, model {first.model}, case {first.case_id}"
+    count = len({one.case_id for one in against})
+    why = f"{count} case{'' if count == 1 else 's'}, such as {', '.join(map(str, against[:_NAMED]))}"
+    mark = "allow_seen=true, which marks every output SEEN CASES"
     if subset in ("train", "all"):
-        what = "the run has seen these cases; their score says nothing of new ones"
-        raise UsageError(what, where=f"subset={subset}", why=why, mend=mend)
-    what = f"{subset} cases have the content of cases the run was trained or selected on"
-    raise DataError(what, where=f"subset={subset}", why=why, mend=mend)
+        what = "a model has seen these cases; their score says nothing of new ones"
+        raise UsageError(what, where=where, why=why, mend=f"subset=test or held_out; or {mark}")
+    what = f"{subset} cases are cases that a model was trained or selected on"
+    mend = f"score each run by itself, folds by run=<their folder>; take copies out of the data set; or {mark}"
+    raise DataError(what, where=where, why=why, mend=mend)

@@ -1,0 +1,138 @@
+"""Cases one after the other: predicted, counted, measured, written if masks are wanted, drawn if among the worst."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from segkit.data.cases import read_image
+from segkit.data.readers import mask_name
+from segkit.data.store import Store
+from segkit.evaluation import CaseResult, ClassDetail, DetailSettings, detail_case, summarise
+from segkit.runs.leftovers import discard, temporary_beside
+from segkit.types import Case, Labels, PreparedCase
+from segkit.workflows.evaluate_variants import Variant, row_folder
+from segkit.workflows.masks import write_mask
+from segkit.workflows.members import Members
+from segkit.workflows.native_overlay import draw_native
+
+
+@dataclass
+class Counted:
+    """What was counted and measured of the cases by one variant."""
+
+    results: list[CaseResult] = field(default_factory=list)
+    details: list[ClassDetail] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """One of the worst cases by the plain prediction, with what a picture of it needs."""
+
+    case: Case
+    prepared: PreparedCase
+    result: CaseResult
+    score: float
+
+    def rank(self) -> tuple[float, str]:
+        """Worst first; a healthy case, which has no score, last."""
+        return (math.inf if math.isnan(self.score) else self.score, self.case.case_id)
+
+
+@dataclass
+class Scored:
+    """What every variant came to, in their order, and the worst cases with their arrays."""
+
+    counted: list[Counted]
+    worst: list[Worst] = field(default_factory=list)
+
+
+def score_cases(
+    members: Members,
+    cases: Sequence[Case],
+    store: Store,
+    *,
+    variants: Sequence[Variant],
+    detail: DetailSettings | None,
+    masks: Path | None,
+    overlays: int,
+) -> Scored:
+    """Score case by case, with a line each; keeps the arrays of the worst only.
+
+    Args:
+        members: What is scored.
+        cases: With their labels.
+        store: Of prepared cases.
+        variants: Ways to predict each case, the plain one first.
+        detail: What is measured beside the counts of voxels; None: nothing.
+        masks: Folder of the evaluation, where masks are written; None: they are not.
+        overlays: How many of the worst are kept.
+
+    Raises:
+        DataError: A file that cannot be read, or that does not fit the model.
+    """
+    labels, settings = members.first.plan.labels, members.first.settings
+    done = Scored([Counted() for _ in variants])
+    for number, case in enumerate(cases, start=1):
+        prepared = members.prepared(case, store)
+        plain, scores = replace(members.result(prepared, settings), logits=None), []
+        for variant, counted in zip(variants, done.counted, strict=True):
+            result = variant.evaluate(prepared, plain)
+            counted.results.append(result.without_arrays())
+            counted.details += _measure(result, case, prepared[0], labels, detail)
+            scores.append(summarise(counted.results[-1:], labels, variant.settings).score)
+            if masks is not None and result.prediction is not None:
+                path, like = mask_of(masks, variant.name, case), read_image(case)
+                write_mask(path, result.prediction, geometry=prepared[0].geometry, labels=labels, like=like)
+        others = zip(variants[1:], scores[1:], strict=True)
+        more = "".join(f"  {variant.name} {score:.3f}" for variant, score in others)
+        print(f"[{number}/{len(cases)}] {case.case_id}  score {scores[0]:.3f}{more}", flush=True)
+        done.worst.append(Worst(case, prepared[0], plain, scores[0]))
+        done.worst = sorted(done.worst, key=Worst.rank)[:overlays]
+    return done
+
+
+def mask_of(output: Path, row: str, case: Case) -> Path:
+    """Where the predicted mask of a case lies, or would lie."""
+    return row_folder(output, row) / "predictions" / mask_name(case.case_id, case.images[0])
+
+
+def draw_worst(folder: Path, worst: Sequence[Worst], labels: Labels, *, label: str) -> None:
+    """Draw the worst cases on their own voxels; the folder of pictures is replaced as a whole."""
+    if not worst:
+        return
+    staged = temporary_beside(folder)
+    staged.mkdir(parents=True)
+    for rank, one in enumerate(worst, start=1):
+        draw_native(
+            one.case,
+            one.prepared,
+            one.result.prediction,
+            labels=labels,
+            path=staged / f"{rank:02d}-{one.case.case_id}.png",
+            title=f"{one.case.case_id}  score {one.score:.3f}  ({label})",
+        )
+    trash = temporary_beside(folder, suffix=".trash")
+    if folder.exists():
+        folder.rename(trash)
+    staged.rename(folder)
+    discard(trash)
+
+
+def _measure(
+    result: CaseResult, case: Case, prepared: PreparedCase, labels: Labels, detail: DetailSettings | None
+) -> tuple[ClassDetail, ...]:
+    if detail is None:
+        return ()
+    assert result.prediction is not None
+    assert prepared.native_label is not None
+    return detail_case(
+        result.prediction,
+        prepared.native_label,
+        case_id=case.case_id,
+        group=case.group,
+        spacing=prepared.geometry.native_spacing,
+        labels=labels,
+        settings=detail,
+        instances=prepared.native_instances,
+    )
