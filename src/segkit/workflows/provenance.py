@@ -92,5 +92,6 @@ def label_of(subset: Subset, seen: Sequence[Sighting], *, allow_seen: bool) -> s
         what = "a model has seen these cases; their score says nothing of new ones"
         raise UsageError(what, where=where, why=why, mend=f"subset=test or held_out; or {mark}")
     what = f"{subset} cases are cases that a model was trained or selected on"
-    mend = f"score each run by itself, folds by run=<their folder>; take copies out of the data set; or {mark}"
+    others = "subset=held_out; or " if subset == "test" else ""
+    mend = f"{others}each run by itself (folds: run=<their folder>); copies taken out of the data set; or {mark}"
     raise DataError(what, where=where, why=why, mend=mend)
