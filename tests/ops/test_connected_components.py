@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segkit.ops.connected_components import connected_components
+from segkit.ops.connected_components import connected_components, voxels_of_volume
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -27,3 +27,12 @@ def test_empty_mask():
     ids, count = connected_components(np.zeros((5, 5), dtype=bool))
     assert count == 0
     assert not ids.any()
+
+
+@pytest.mark.parametrize(
+    ("volume", "spacing", "voxels"),
+    [(12.0, (1.0, 2.0, 3.0), 2), (12.1, (1.0, 2.0, 3.0), 3), (0.3, (0.1, 1.0), 3), (0.0, (1.0, 1.0), 0)],
+)
+def test_a_component_of_just_the_volume_is_large_enough(volume, spacing, voxels):
+    """0.3 / 0.1 is 2.9999999999999996 in floating point, 3 * 0.1 is 0.30000000000000004."""
+    assert voxels_of_volume(volume, spacing) == voxels

@@ -5,7 +5,6 @@ instance ids; components smaller than `min_voxels` or `min_mm3` ignored on both 
 lesion match one to one, the largest overlap first, where their IoU is at least `min_iou` (0: any shared voxel).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from segkit.metrics.lesion_detection import overlaps
-from segkit.ops.connected_components import connected_components
+from segkit.ops.connected_components import connected_components, voxels_of_volume
 from segkit.types import Spacing
 
 
@@ -56,8 +55,7 @@ class LesionSettings:
             return self.min_voxels
         if spacing is None:
             raise ValueError("lesions have a smallest volume, but voxels have no size: give the spacing")
-        # A lesion of exactly the limit counts, whatever the rounding of the voxel's volume.
-        return max(self.min_voxels, math.ceil(self.min_mm3 / math.prod(spacing) * (1 - 1e-9)))
+        return max(self.min_voxels, voxels_of_volume(self.min_mm3, spacing))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,20 @@
 """Connected components of a mask."""
 
-from typing import Literal
+import math
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy import ndimage
 
+from segkit.types import Spacing
+
+Connectivity: TypeAlias = Literal["full", "faces"]
+"""Voxels that share a corner are one component (8 neighbours in 2D, 26 in 3D), or only those that share a face."""
+
 
 def connected_components(
-    mask: Bool[np.ndarray, "*S"], *, connectivity: Literal["full", "faces"] = "full"
+    mask: Bool[np.ndarray, "*S"], *, connectivity: Connectivity = "full"
 ) -> tuple[Int[np.ndarray, "*S"], int]:
     """Number the components of a mask.
 
@@ -23,3 +29,15 @@ def connected_components(
     structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim if connectivity == "full" else 1)
     ids, count = ndimage.label(mask, structure=structure)
     return ids.astype(np.int32, copy=False), int(count)
+
+
+def voxels_of_volume(volume: float, spacing: Spacing) -> int:
+    """Voxels of the smallest component that is at least this large: ceil(V / voxel).
+
+    A component of exactly V is large enough, whatever the rounding of the voxel's volume.
+
+    Args:
+        volume: V in mm^3 (mm^2 for two axes, pixels where the files know no mm).
+        spacing: Size of a voxel by axis, mm.
+    """
+    return math.ceil(volume / math.prod(spacing) * (1 - 1e-9))
