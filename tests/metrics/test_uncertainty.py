@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segkit.metrics.uncertainty import macro_interval, mean_interval
+from segkit.metrics.uncertainty import clustered_mean, macro_interval, mean_interval
 
 
 def people(n):
@@ -90,3 +90,15 @@ def test_coverage_is_nominal():
         inside += found.low <= 0.8 <= found.high
     # 95 % of 1000, four standard deviations of the binomial either side.
     assert 922 <= inside <= 978
+
+
+def test_the_standard_error_is_that_of_the_interval():
+    x = np.random.default_rng(5).normal(0.1, 0.2, (12, 2))
+    x[3, 1] = np.nan
+    groups = np.repeat(people(6), 2).tolist()
+    found, interval = clustered_mean(x, groups), macro_interval(x, groups)
+    assert (found.mean, found.n, found.n_groups) == (interval.mean, interval.n, interval.n_groups)
+    assert interval.high - found.mean == pytest.approx(stats.t.ppf(0.975, 5) * found.standard_error)
+    by_hand = clustered_mean(np.array([[1.0], [2.0], [6.0]]), people(3))
+    assert by_hand.standard_error == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
+    assert np.isnan(clustered_mean(np.ones((3, 1)), ["p"] * 3).standard_error)

@@ -52,6 +52,22 @@ class Interval(NamedTuple):
         return f"{self.mean:.3f}{interval} n={self.n}{people}"
 
 
+class ClusteredMean(NamedTuple):
+    """A mean over cases with the standard error that counts groups.
+
+    Args:
+        mean: Mean over the cases where the value is defined; NaN where there is none.
+        standard_error: NaN below two groups.
+        n: Cases where the value is defined.
+        n_groups: Groups (people) these cases belong to.
+    """
+
+    mean: float
+    standard_error: float
+    n: int
+    n_groups: int
+
+
 def finite_or_none(value: float) -> float | None:
     """A number as JSON can hold it: null where it is not finite."""
     return value if math.isfinite(value) else None
@@ -80,7 +96,30 @@ def macro_interval(
     level: float = 0.95,
     bounds: tuple[float, float] | None = None,
 ) -> Interval:
-    r"""Mean over cases, then over classes, with a t interval by group.
+    r"""Mean over cases, then over classes, with a t interval by group: m -+ t_{G-1} SE of `clustered_mean`.
+
+    Args:
+        values: One row a case, one column a class; NaN is not applicable and is not counted.
+        groups: Group of each case.
+        level: Confidence level.
+        bounds: Range of the metric; the interval is cut to it.
+
+    Raises:
+        ValueError: Values and groups differ in number.
+    """
+    mean, error, n, n_groups = clustered_mean(values, groups)
+    if n_groups < 2:
+        return Interval(mean, math.nan, math.nan, n, n_groups)
+    # Quantile of Student's t: what `scipy.stats.t.ppf` calls, without an import that is a fifth of `predict`'s start.
+    half = float(stdtrit(n_groups - 1, 0.5 + level / 2)) * error
+    low, high = mean - half, mean + half
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Interval(mean, low, high, n, n_groups)
+
+
+def clustered_mean(values: Float[np.ndarray, "N K"], groups: Sequence[str]) -> ClusteredMean:
+    r"""Mean over cases, then over classes, and its standard error by group.
 
     The mean is m = mean_k m_k, m_k the mean of class k over the n_k cases where it is defined; classes that are
     defined nowhere are left out. Its standard error counts groups, not cases, and lets the classes of one case
@@ -88,13 +127,9 @@ def macro_interval(
 
         u_i = sum_k (x_ik - m_k) / (K n_k),    SE^2 = G / (G - 1) * sum_g ( sum_{i in g} u_i )^2
 
-    and the interval is m -+ t_{G-1} SE.
-
     Args:
         values: One row a case, one column a class; NaN is not applicable and is not counted.
         groups: Group of each case.
-        level: Confidence level.
-        bounds: Range of the metric; the interval is cut to it.
 
     Raises:
         ValueError: Values and groups differ in number.
@@ -111,17 +146,12 @@ def macro_interval(
     names, member = np.unique(np.asarray(groups, dtype=str)[counted], return_inverse=True)
     n, n_groups = int(counted.sum()), len(names)
     if n == 0:
-        return Interval(nan, nan, nan, 0, 0)
+        return ClusteredMean(nan, nan, 0, 0)
     means = np.nanmean(x, axis=0)
     mean = float(means.mean())
     if n_groups < 2:
-        return Interval(mean, nan, nan, n, n_groups)
+        return ClusteredMean(mean, nan, n, n_groups)
     influence = np.where(defined, x - means, 0.0) / (x.shape[1] * defined.sum(axis=0))
     by_group = np.bincount(member, weights=influence.sum(axis=1)[counted], minlength=n_groups)
     error = float(np.sqrt(n_groups / (n_groups - 1) * np.square(by_group).sum()))
-    # Quantile of Student's t: what `scipy.stats.t.ppf` calls, without an import that is a fifth of `predict`'s start.
-    half = float(stdtrit(n_groups - 1, 0.5 + level / 2)) * error
-    low, high = mean - half, mean + half
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Interval(mean, low, high, n, n_groups)
+    return ClusteredMean(mean, error, n, n_groups)
