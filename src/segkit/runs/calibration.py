@@ -1,17 +1,16 @@
 """calibration.json: the temperature of a run, or of the runs of an ensemble, read back for whoever applies it."""
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from segkit.errors import StorageError, UsageError
 from segkit.runs.files import read_json
+from segkit.runs.model_identity import Models, are_models, models_text, same_models
 
 FILE = "calibration.json"
 
 
-def temperature_of(folder: Path, models: Sequence[Mapping[str, Any]]) -> float:
+def temperature_of(folder: Path, models: Models) -> float:
     """The temperature that was fitted for these models, applied as softmax(mean logits / T).
 
     Args:
@@ -35,18 +34,12 @@ def temperature_of(folder: Path, models: Sequence[Mapping[str, Any]]) -> float:
     number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if temperature is None or not number or not (math.isfinite(temperature) and temperature > 0):
         raise _damaged(path, f"its temperature is {str(temperature)[:80]!r}")
-    if not isinstance(known, list) or not all(isinstance(one, dict) for one in known):
+    if not are_models(known):
         raise _damaged(path, "it does not say whose temperature it is")
-    if sorted(map(_identity, known)) != sorted(map(_identity, models)):
-        why = f"it is of {'; '.join(map(_identity, known))}"
+    if not same_models(known, models):
+        why = f"it is of {models_text(known)}"
         raise UsageError("the calibration is one of other models", where=str(path), why=why, mend=mend)
     return float(temperature)
-
-
-def _identity(model: Mapping[str, Any]) -> str:
-    axes = model.get("mirror_axes")
-    mirrored = list(axes) if isinstance(axes, list | tuple) else axes
-    return f"{model.get('run')} at step {model.get('checkpoint')}, tiles {model.get('step')}, mirrored {mirrored}"
 
 
 def _damaged(path: Path, why: str) -> StorageError:

@@ -11,6 +11,7 @@ runs/NAME/
     timings.jsonl    clock, throughput, memory
     per_case.csv     scores of the selected checkpoint
     calibration.json a temperature for its probabilities, and what it is worth
+    postprocessing.json rules for its masks, and what they are worth
     overlays/        pictures
     evaluations/     while validation runs apart from the training
     report.html

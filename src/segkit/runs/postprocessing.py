@@ -1,0 +1,92 @@
+"""postprocessing.json: the rules that were fitted for a run, or for the runs of an ensemble, read back and understood."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkit.errors import StorageError, UsageError
+from segkit.inference.postprocessing import PostProcessing
+from segkit.runs.files import read_json
+from segkit.runs.model_identity import Models, are_models, models_text, same_models
+
+FILE = "postprocessing.json"
+_FIT = "python -m segkit.evaluate run=<these runs> postprocess=fit"
+
+
+@dataclass(frozen=True)
+class StoredPostProcessing:
+    """Rules, whose masks they are for, and the cases that chose them.
+
+    Args:
+        rules: What is done to a label map.
+        models: The models they were fitted for.
+        fitted: Case id by content hash of its images.
+        path: The file.
+    """
+
+    rules: PostProcessing
+    models: tuple[Mapping[str, Any], ...]
+    fitted: Mapping[str, str]
+    path: Path
+
+    def require_models(self, models: Models) -> None:
+        """Refuse to change the masks of other models.
+
+        Raises:
+            UsageError: Naming both.
+        """
+        if not same_models(self.models, models):
+            raise UsageError(
+                "the post-processing was fitted for other models",
+                where=str(self.path),
+                why=f"it is of {models_text(self.models)}; these are {models_text(models)}",
+                mend=f"postprocess=none; or fit it for these: {_FIT}",
+            )
+
+    def fitted_on(self, hashes: Mapping[str, str]) -> list[str]:
+        """The cases among these that chose the rules, by the content of their images: no test of the rules.
+
+        Args:
+            hashes: Content hash of the images of each case.
+        """
+        return sorted(case_id for case_id, content in hashes.items() if content in self.fitted)
+
+
+def read_postprocessing(path: Path) -> StoredPostProcessing:
+    """Read the rules and whose they are.
+
+    Args:
+        path: The file, or the folder that it lies in.
+
+    Raises:
+        UsageError: There is none.
+        StorageError: It is damaged.
+    """
+    path = path / FILE if path.is_dir() else path
+    try:
+        stored = read_json(path)
+    except FileNotFoundError as error:
+        why = "no such file"
+        raise UsageError("there is no post-processing", where=str(path), why=why, mend=_FIT) from error
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    models, cases = stored.get("models"), stored.get("fitting_cases")
+    if not are_models(models):
+        raise _damaged(path, "it does not say for which models it was fitted")
+    if not isinstance(cases, list) or not all(
+        isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("case_id", "content_hash"))
+        for one in cases
+    ):
+        raise _damaged(path, "it does not say which cases it was fitted on")
+    try:
+        rules = PostProcessing.from_json(stored.get("postprocessing"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    fitted = {one["content_hash"]: one["case_id"] for one in cases}
+    return StoredPostProcessing(rules, tuple(models), fitted, path)
+
+
+def _damaged(path: Path, why: str) -> StorageError:
+    mend = "remove it and fit again, or postprocess=none"
+    return StorageError("the post-processing cannot be understood", where=str(path), why=why, mend=mend)
