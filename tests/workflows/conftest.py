@@ -1,5 +1,7 @@
 """A run that needs no training: its network is a threshold, so that what it must predict is known."""
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from tests.mlflow_stores import make_store
@@ -17,6 +19,23 @@ from segkit.runs.manifest import Entry, checkpoint_path
 __all__ = ["assert_bitwise_equal", "end_state", "make_store", "run_config", "threshold_run"]
 
 CPU = DeviceFacts("cpu", "test", 8 * 2**30, cores=1, native_bf16=False)
+
+
+@pytest.fixture
+def with_island():
+    """Factory: `with_island(path, size=2)` makes a cube in a corner of an image as bright as the structure.
+
+    The label stays as it is: what a threshold finds there is false.
+    """
+
+    def change(path, size=2):
+        image = nibabel.load(path)
+        array = image.get_fdata().astype(np.float32)
+        array[-size:, -size:, -size:] = 180.0
+        nibabel.save(nibabel.Nifti1Image(array, image.affine), path)
+        return path
+
+    return change
 
 
 @pytest.fixture

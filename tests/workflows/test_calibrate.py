@@ -9,8 +9,8 @@ import pytest
 from segkit.configuration.entry import main
 from segkit.errors import DataError, UsageError
 from segkit.runs.calibration import temperature_of
-from segkit.workflows.calibrate import models_of, run
-from segkit.workflows.loading import load
+from segkit.workflows.calibrate import run
+from segkit.workflows.loading import load, models_of
 
 TRAIN, TUNING, TEST = range(4), range(4, 16), range(16, 28)
 

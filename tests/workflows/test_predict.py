@@ -1,4 +1,5 @@
 import csv
+import json
 
 import nibabel
 import numpy as np
@@ -7,7 +8,8 @@ from PIL import Image
 from scipy import ndimage
 
 from segkit.errors import DataError, UsageError
-from segkit.workflows.loading import load
+from segkit.inference.postprocessing import ClassRule, PostProcessing
+from segkit.workflows.loading import load, models_of
 from segkit.workflows.predict import run
 
 CODES = [("L", "A", "S"), ("R", "P", "I"), ("S", "R", "A"), ("A", "I", "L")]
@@ -254,3 +256,88 @@ def test_one_of_ten_and_lines_in_order(nnunet_raw, threshold_run, tmp_path, caps
     assert [line.split("]")[0] for line in lines] == [f"[{k}/10" for k in range(1, 11)]
     assert "NOT PREDICTED" in lines[6]
     assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 9
+
+
+def store_rules(path, folder=None, *rules):
+    """postprocessing.json for the run, as a fit writes it."""
+    content = {
+        "postprocessing": PostProcessing(rules or (ClassRule("ball_a", keep="largest"),)).to_json(),
+        "models": models_of([load(path, accelerator="cpu")]),
+        "fitting_cases": [],
+    }
+    ((folder or path) / "postprocessing.json").write_text(json.dumps(content))
+
+
+def components(mask):
+    return ndimage.label(np.asarray(nibabel.load(mask).dataobj), structure=np.ones((3, 3, 3)))[1]
+
+
+def test_stored_rules_change_the_masks_and_nothing_else(nnunet_raw, threshold_run, with_island, tmp_path, capsys):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path, source = threshold_run(root, 1.3), with_island(volumes(root)[0], size=2)
+    keys = {"probabilities": True}
+    (plain,) = run(config(str(path), source, tmp_path / "plain", **keys))
+    assert "post-processing" not in capsys.readouterr().out
+    store_rules(path)
+    (target,) = run(config(str(path), source, tmp_path / "masks", **keys))
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == f"post-processing: ball_a: largest component kept ({path / 'postprocessing.json'})"
+    before, after = (np.asarray(nibabel.load(mask).dataobj) for mask in (plain, target))
+    ids, count = ndimage.label(before, structure=np.ones((3, 3, 3)))
+    assert count > 1
+    assert before[-2:, -2:, -2:].all()
+    np.testing.assert_array_equal(after > 0, ids == 1 + np.argmax(np.bincount(ids.ravel())[1:]))
+    name = f"probabilities/{target.name}"
+    assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "masks" / name).read_bytes()
+    assert json.loads((tmp_path / "masks" / "prediction.json").read_text())["postprocessing"]["classes"]
+    # From Python it is the same.
+    trained = load(path, accelerator="cpu")
+    np.testing.assert_array_equal(trained.predict(source), after)
+    np.testing.assert_array_equal(trained.predict(source, postprocess="none"), before)
+
+
+def test_masks_with_and_without_rules_are_not_mixed(nnunet_raw, threshold_run, with_island, tmp_path, capsys):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path, source, output = threshold_run(root, 1.3), with_island(volumes(root)[0]), tmp_path / "masks"
+    run(config(str(path), source, output))
+    record = output / "prediction.json"
+    stored = json.loads(record.read_text())
+    assert stored.pop("postprocessing") is None
+    record.write_text(json.dumps(stored))  # as it was before there were rules: the same masks
+    store_rules(path)
+    with pytest.raises(UsageError, match="overwrite=true"):
+        run(config(str(path), source, output))
+    capsys.readouterr()
+    run(config(str(path), source, output, postprocess="none"))
+    assert "kept, was there" in capsys.readouterr().out
+    (target,) = run(config(str(path), source, output, overwrite=True))
+    assert components(target) == 1
+
+
+def test_rules_of_another_model_are_refused(nnunet_raw, threshold_run, tmp_path):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path, source = threshold_run(root, 1.3), volumes(root)[0]
+    store_rules(path)
+    with pytest.raises(UsageError, match="other models") as raised:
+        run(config(str(path), source, tmp_path / "masks", checkpoint="step-00000001"))
+    assert "run at step 2" in raised.value.why
+    assert "run at step 1" in raised.value.why
+    assert not (tmp_path / "masks").exists()
+    with pytest.raises(UsageError, match="no post-processing"):
+        run(config(str(path), source, tmp_path / "masks", postprocess=str(tmp_path / "nowhere.json")))
+
+
+def test_sizes_of_rules_are_of_the_images_own_voxels(nnunet_raw, threshold_run, with_island, tmp_path):
+    """A cube of 3 x 3 x 3 voxels of 0.9 x 1 x 2 mm is 48.6 mm^3; the plan's voxels are larger."""
+    root = nnunet_raw(cases=6, num_classes=2, spacing=(0.9, 1.0, 2.0), shape=(24, 24, 16))
+    path = threshold_run(root, 1.3)
+    source = with_island(volumes(root)[0], size=3)
+    found = {}
+    for size in (48.6, 48.7):
+        store_rules(path, tmp_path, ClassRule("ball_a", min_mm3=size))
+        keys = {"postprocess": str(tmp_path / "postprocessing.json")}
+        (target,) = run(config(str(path), source, tmp_path / f"masks-{size}", **keys))
+        found[size] = np.asarray(nibabel.load(target).dataobj)
+    assert found[48.6][-3:, -3:, -3:].all()
+    assert not found[48.7][-3:, -3:, -3:].any()
+    assert found[48.7].any()

@@ -26,7 +26,7 @@ from segkit.runs.files import write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case, PreparedCase
 from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, choose_cases
-from segkit.workflows.loading import TrainedRun, load_from
+from segkit.workflows.loading import TrainedRun, load_from, models_of
 from segkit.workflows.predict import require_compatible
 from segkit.workflows.provenance import Model
 
@@ -145,19 +145,6 @@ def _logits(members: Sequence[TrainedRun], case: Case, store: Store) -> tuple[li
     """Logits of each member on its own grid, and the case with its native reference."""
     prepared = [store.get(case, member.plan) for member in members]
     return [member.predictor(image_of(one)) for member, one in zip(members, prepared, strict=True)], prepared[0]
-
-
-def models_of(members: Sequence[TrainedRun]) -> list[dict[str, Any]]:
-    """What decides the logits of each member: what a calibration is for, and only for."""
-    return [
-        {
-            "run": member.directory.name,
-            "checkpoint": member.selection.entry.step,
-            "step": member.predictor.step,
-            "mirror_axes": list(member.predictor.mirror_axes),
-        }
-        for member in members
-    ]
 
 
 def _record(

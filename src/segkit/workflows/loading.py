@@ -40,6 +40,7 @@ from segkit.runs.manifest import Entry, checkpoint_path
 from segkit.runs.selection import Selection, select
 from segkit.types import Case, Geometry, PreparedCase, Spacing
 from segkit.workflows.masks import label_values
+from segkit.workflows.postprocessing import postprocessing_for
 from segkit.workflows.stored import stored_config, stored_plan, stored_roles, stored_settings
 
 logger = logging.getLogger(__name__)
@@ -89,13 +90,18 @@ class TrainedRun:
         return stored_roles(self.directory)
 
     def predict(
-        self, image: Shaped[np.ndarray, "..."] | str | Path, *, spacing: Sequence[float] | None = None
+        self,
+        image: Shaped[np.ndarray, "..."] | str | Path,
+        *,
+        spacing: Sequence[float] | None = None,
+        postprocess: str | Path = "stored",
     ) -> Int[np.ndarray, "..."]:
         """Label values of one image, on its own voxels.
 
         Args:
             image: A file, or an array (*S) or (C, *S) of raw intensities; volumes in RAS+ order.
             spacing: Voxel size of an array, mm by axis; may be left out for pictures only.
+            postprocess: `stored`: by the rules in the run's folder, if there are any; `none`; or the file of the rules.
 
         Returns:
             (*S) in the order of the file or array, with the ids of the training labels; components are numbered
@@ -103,9 +109,9 @@ class TrainedRun:
 
         Raises:
             DataError: A file that cannot be read, or an image that does not fit the model.
-            UsageError: An array of a volume without spacing, or a folder.
+            UsageError: An array of a volume without spacing, or a folder; or rules that were fitted for other models.
         """
-        return ensemble_prediction([self], image, spacing=spacing)
+        return ensemble_prediction([self], image, spacing=spacing, postprocess=postprocess)
 
 
 def load(
@@ -177,6 +183,19 @@ def load_from(config: dict[str, Any], run: str | Path) -> TrainedRun:
     )
 
 
+def models_of(members: Sequence[TrainedRun]) -> list[dict[str, Any]]:
+    """What decides the logits of each member: what a temperature or rules are fitted for, and only for."""
+    return [
+        {
+            "run": member.directory.name,
+            "checkpoint": member.selection.entry.step,
+            "step": member.predictor.step,
+            "mirror_axes": list(member.predictor.mirror_axes),
+        }
+        for member in members
+    ]
+
+
 def choose_checkpoint(directory: RunDirectory, checkpoint: str, *, rule: str) -> Selection:
     """The checkpoint that `checkpoint` names, `rule` being the run's own.
 
@@ -205,6 +224,7 @@ def ensemble_prediction(
     image: Shaped[np.ndarray, "..."] | str | Path,
     *,
     spacing: Sequence[float] | None = None,
+    postprocess: str | Path = "stored",
 ) -> Int[np.ndarray, "..."]:
     """Label values of one image by the mean logits of several runs; see `TrainedRun.predict`."""
     plan = members[0].plan
@@ -217,7 +237,12 @@ def ensemble_prediction(
             raise UsageError("predict takes one image at a time", why=why, mend="python -m segkit.predict input=FOLDER")
         prepared = prepare_for(members, cases[0])
     geometry = prepared[0].geometry
-    return label_values(native_labels(streams(members, prepared), geometry), geometry, plan.labels)
+    runs = [member.directory.path for member in members]
+    stored = postprocessing_for(runs, models_of(members), plan.labels, postprocess=postprocess)
+    labels = native_labels(streams(members, prepared), geometry)
+    if stored is not None:
+        labels = stored.rules.apply(labels, spacing=geometry.native_spacing, labels=plan.labels)
+    return label_values(labels, geometry, plan.labels)
 
 
 def prepare_for(members: Sequence[TrainedRun], case: Case) -> list[PreparedCase]:

@@ -10,12 +10,14 @@ from typing import Any
 from segkit.data.layouts import image_cases
 from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
+from segkit.inference.postprocessing import PostProcessing, size_unit
 from segkit.ops.freed_memory import keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
-from segkit.workflows.loading import TrainedRun, load, load_from
+from segkit.workflows.loading import TrainedRun, load, load_from, models_of
 from segkit.workflows.memory_limit import MemoryLimit
+from segkit.workflows.postprocessing import STORED, postprocessing_for
 from segkit.workflows.predicting import Job, Predicting
 from segkit.workflows.probabilities import probability_path
 
@@ -38,7 +40,8 @@ def run(config: dict[str, Any]) -> list[Path]:
         The masks that are there now.
 
     Raises:
-        UsageError: Runs that do not go together, or an output folder that holds something else.
+        UsageError: Runs that do not go together, post-processing of other models, or an output folder that holds
+            something else.
         DataError: An image could not be predicted; the others are written, and errors.csv says which and why.
     """
     keep_freed_memory()
@@ -49,7 +52,9 @@ def run(config: dict[str, Any]) -> list[Path]:
     output = Path(config["output"]).expanduser().absolute()
     targets = targets_of(cases, output)
     average, wanted = config.get("average", "logits"), config.get("probabilities", False)
-    kept = _prepare_output(output, targets, _record(members, average), overwrite=config.get("overwrite", False))
+    rules = _postprocessing(members, config.get("postprocess", STORED))
+    record = _record(members, average, rules)
+    kept = _prepare_output(output, targets, record, overwrite=config.get("overwrite", False))
     jobs = [
         Job(f"[{number}/{len(cases)}] {case.case_id}", case, target, probability_path(output, case))
         for number, (case, target) in enumerate(zip(cases, targets, strict=True), start=1)
@@ -57,7 +62,7 @@ def run(config: dict[str, Any]) -> list[Path]:
     if wanted:
         kept -= {job.target for job in jobs if not job.probabilities.exists()}
     limit = MemoryLimit(members, memory_gb=config.get("memory_gb"), scratch=output)
-    faults = Predicting(limit, average=average, probabilities=wanted).all(jobs, kept=kept)
+    faults = Predicting(limit, average=average, probabilities=wanted, postprocessing=rules).all(jobs, kept=kept)
     _write_errors(output / ERRORS, faults)
     if faults:
         raise DataError(
@@ -104,18 +109,21 @@ def targets_of(cases: Sequence[Case], output: Path) -> list[Path]:
     return targets
 
 
-def _record(members: Sequence[TrainedRun], average: str) -> dict[str, Any]:
+def _postprocessing(members: Sequence[TrainedRun], postprocess: str) -> PostProcessing | None:
+    """The rules for the masks, which are told; None where there are none."""
+    runs, plan = [member.directory.path for member in members], members[0].plan
+    found = postprocessing_for(runs, models_of(members), plan.labels, postprocess=postprocess)
+    if found is None:
+        return None
+    print(f"post-processing: {found.rules.text(size_unit(plan.unit, plan.dimensions))} ({found.path})")
+    return found.rules
+
+
+def _record(members: Sequence[TrainedRun], average: str, rules: PostProcessing | None) -> dict[str, Any]:
     return {
-        "runs": [
-            {
-                "run": member.directory.name,
-                "checkpoint": member.selection.entry.step,
-                "step": member.predictor.step,
-                "mirror_axes": list(member.predictor.mirror_axes),
-            }
-            for member in members
-        ],
+        "runs": models_of(members),
         "average": average,
+        "postprocessing": rules.to_json() if rules is not None and rules.changes else None,
         "note": "Research software, not a medical device.",
     }
 
@@ -132,7 +140,7 @@ def _prepare_output(output: Path, targets: Sequence[Path], record: dict[str, Any
     path = output / RECORD
     if there and not overwrite:
         try:
-            same = read_json(path) == record
+            same = {"postprocessing": None} | read_json(path) == record  # the first versions had none
         except (OSError, ValueError):
             same = False
         if not same:

@@ -16,6 +16,7 @@ from torch import Tensor
 from segkit.data.readers import read
 from segkit.errors import DataError
 from segkit.evaluation.native import Average, native_labels
+from segkit.inference.postprocessing import PostProcessing
 from segkit.inference.sliding_window import count_tiles
 from segkit.inference.sums import SPILL_WINDOW
 from segkit.ops.lack_of_memory import is_out_of_memory
@@ -57,10 +58,19 @@ class Predicting:
         limit: Knows the runs and what they may take.
         average: What of the runs is averaged.
         probabilities: Whether the probabilities are written too.
+        postprocessing: What is changed in the masks; the probabilities stay as they are.
     """
 
-    def __init__(self, limit: MemoryLimit, *, average: Average = "logits", probabilities: bool = False) -> None:
+    def __init__(
+        self,
+        limit: MemoryLimit,
+        *,
+        average: Average = "logits",
+        probabilities: bool = False,
+        postprocessing: PostProcessing | None = None,
+    ) -> None:
         self.limit, self.average, self.probabilities = limit, average, probabilities
+        self.postprocessing = postprocessing or PostProcessing()
         self.faults: Faults = []
         self._bar, self._told, self._writing = TileBar(), 0, 0
 
@@ -151,12 +161,14 @@ class Predicting:
         self, job: Job, prediction: Int[np.ndarray, "..."], geometry: Geometry, kept: Probabilities | None
     ) -> None:
         """The mask comes last: where it is, all is there."""
+        labels = self.limit.members[0].plan.labels
+        # Before the image is read again, so that both together take no more than writing does.
+        prediction = self.postprocessing.apply(prediction, spacing=geometry.native_spacing, labels=labels)
         like = read(job.case.images[0], role="image", case=job.case.case_id)
         if kept is not None:
             kept.write(job.probabilities, like=like)
         else:
             job.probabilities.unlink(missing_ok=True)  # those of a mask that is replaced
-        labels = self.limit.members[0].plan.labels
         write_mask(job.target, prediction, geometry=geometry, labels=labels, like=like)
 
     def _written(self, job: Job, started: float, future: Future[None]) -> None:
