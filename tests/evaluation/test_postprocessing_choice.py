@@ -166,6 +166,18 @@ def test_sizes_lie_just_above_quantiles_of_false_components():
     assert Trials(joined(drawn_by_hand([(truth, truth)], ORGAN)), ORGAN).sizes(0, everybody[:1], "full") == []
 
 
+def test_a_size_removes_the_component_that_it_was_made_from():
+    """Spacings in single precision: nine voxels come to a little more or less than a round number of mm^2."""
+    truth = square((2, 2))
+    pair = (np.maximum(truth, square((18, 18), size=3)), truth)
+    for voxel in (0.9, 1.1, 10 / 9, 11 / 9, 100 / 9, 1 / 9):
+        spacing = (float(np.float32(voxel)), 1.0)
+        trials = Trials(joined(drawn_by_hand([pair], ORGAN, spacing)), ORGAN)
+        (size,) = trials.sizes(0, np.ones(1, dtype=bool), "full")
+        after = trials.outcome(PostProcessing((ClassRule("organ", min_mm3=size),)))
+        assert after.predicted.tolist() == [[36.0]]
+
+
 def test_what_was_not_annotated_says_nothing():
     """The island would be false, were the class annotated in these cases."""
     pair = (np.maximum(square((2, 2)), square((18, 18), size=3)), square((2, 2)))

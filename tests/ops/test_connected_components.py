@@ -31,8 +31,11 @@ def test_empty_mask():
 
 @pytest.mark.parametrize(
     ("volume", "spacing", "voxels"),
-    [(12.0, (1.0, 2.0, 3.0), 2), (12.1, (1.0, 2.0, 3.0), 3), (0.3, (0.1, 1.0), 3), (0.0, (1.0, 1.0), 0)],
-)
+    [
+        (12.0, (1.0, 2.0, 3.0), 2), (12.1, (1.0, 2.0, 3.0), 3), (0.3, (0.1, 1.0), 3), (0.0, (1.0, 1.0), 0),
+        (48.6, (float(np.float32(0.9)), 1.0, 2.0), 27), (48.7, (float(np.float32(0.9)), 1.0, 2.0), 28),
+    ],
+)  # fmt: skip
 def test_a_component_of_just_the_volume_is_large_enough(volume, spacing, voxels):
-    """0.3 / 0.1 is 2.9999999999999996 in floating point, 3 * 0.1 is 0.30000000000000004."""
+    """3 * 0.1 is 0.30000000000000004 in floating point; 0.9 is 0.89999998 in the header of a file."""
     assert voxels_of_volume(volume, spacing) == voxels

@@ -328,9 +328,9 @@ def test_rules_of_another_model_are_refused(nnunet_raw, threshold_run, tmp_path)
 
 
 def test_sizes_of_rules_are_of_the_images_own_voxels(nnunet_raw, threshold_run, with_island, tmp_path):
-    """A cube of 3 x 3 x 3 voxels of 0.9 x 1 x 2 mm is 48.6 mm^3; the plan's voxels are larger."""
+    """A cube of 3 x 3 x 3 voxels of 0.9 x 1 x 2 mm is 48.6 mm^3, though the file says 0.89999998 mm."""
     root = nnunet_raw(cases=6, num_classes=2, spacing=(0.9, 1.0, 2.0), shape=(24, 24, 16))
-    path = threshold_run(root, 1.3)
+    path = threshold_run(root, 1.0, "plan.spacing=[0.9,1.0,2.0]")
     source = with_island(volumes(root)[0], size=3)
     found = {}
     for size in (48.6, 48.7):

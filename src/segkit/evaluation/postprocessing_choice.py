@@ -303,9 +303,10 @@ def _difference(old: ClassRule, new: ClassRule, unit: str) -> str:
 
 
 def _above(size: float) -> float:
-    """The smallest number of two digits that is larger."""
+    """The smallest number of two digits that is larger by more than `voxels_of_volume` takes for rounding."""
+    size *= 1 + 2e-6
     unit = 10.0 ** (math.floor(math.log10(size)) - 1)
-    return float(f"{(math.floor(size / unit * _ROUNDING) + 1) * unit:.2g}")
+    return float(f"{(math.floor(size / unit) + 1) * unit:.2g}")
 
 
 def folds_of(groups: Sequence[str], count: int) -> list[Bool[np.ndarray, " N"]]:

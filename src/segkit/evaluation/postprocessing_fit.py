@@ -125,13 +125,13 @@ class PostProcessingFit:
     def table(self) -> Iterator[str]:
         """Lines for a terminal."""
         width = max(len("class"), *(len(one.name) for one in self.classes))
-        heading = f"{'Dice before':<22}{'gain (optimistic)':<26}{'gain, people left out':<26}"
-        yield f"{'class':<{width}}  {heading}{'false alarms':<14}n"
+        heading = f"{'Dice before':<22}{'gain (optimistic)':<28}{'gain, people left out':<28}"
+        yield f"{'class':<{width}}  {heading}{'false alarms':<16}n"
         for one in self.classes:
             n, groups = one.before.n, one.before.n_groups
-            cells = f"{_cell(one.before, '.3f'):<22}{_cell(one.optimistic):<26}{_cell(one.cross_validated):<26}"
+            cells = f"{_cell(one.before, '.3f'):<22}{_cell(one.optimistic):<28}{_cell(one.cross_validated):<28}"
             alarms = f"{one.alarms[0]} -> {one.alarms[1]} of {one.healthy}" if one.healthy else "no such case"
-            yield f"{one.name:<{width}}  {cells}{alarms:<14}{n}" + ("" if n == groups else f" ({groups} groups)")
+            yield f"{one.name:<{width}}  {cells}{alarms:<16}{n}" + ("" if n == groups else f" ({groups} groups)")
         for one in self.classes:
             yield from self._of_class(one)
         for step in self.together:

@@ -12,6 +12,9 @@ from segkit.types import Spacing
 Connectivity: TypeAlias = Literal["full", "faces"]
 """Voxels that share a corner are one component (8 neighbours in 2D, 26 in 3D), or only those that share a face."""
 
+_ROUNDING = 1e-6
+"""Of the product of three numbers of single precision, 6e-8 each at most, and room."""
+
 
 def connected_components(
     mask: Bool[np.ndarray, "*S"], *, connectivity: Connectivity = "full"
@@ -34,10 +37,11 @@ def connected_components(
 def voxels_of_volume(volume: float, spacing: Spacing) -> int:
     """Voxels of the smallest component that is at least this large: ceil(V / voxel).
 
-    A component of exactly V is large enough, whatever the rounding of the voxel's volume.
+    A component of exactly V is large enough, whatever the rounding of the voxel's volume: files hold the spacing in
+    single precision.
 
     Args:
         volume: V in mm^3 (mm^2 for two axes, pixels where the files know no mm).
         spacing: Size of a voxel by axis, mm.
     """
-    return math.ceil(volume / math.prod(spacing) * (1 - 1e-9))
+    return math.ceil(volume / math.prod(spacing) * (1 - _ROUNDING))
