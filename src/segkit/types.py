@@ -186,12 +186,14 @@ class Case:
         images: One file a channel, or one file with all channels.
         label: The reference, or None where there is none.
         group: Who must stay together when roles are given (the person); the case id where nothing is known.
+        annotated: Names of the foreground classes that were annotated in the case; None: all of them.
     """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None
     group: str
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class PreparedCase:
         native_instances: Instance ids likewise, where the labels are instances.
         geometry: The way back to the file.
         content_hash: sha256 over the contents of the image files.
+        annotated: The foreground classes that were annotated in the case, by index; None: all of them. Background of
+            the case may hold any other class.
     """
 
     case_id: str
@@ -243,6 +247,7 @@ class PreparedCase:
     native_instances: Int[np.ndarray, "..."] | None
     geometry: Geometry
     content_hash: str
+    annotated: frozenset[int] | None = None
 
 
 def _nearest_exact(here: Size, there: Size, device: torch.device) -> tuple[tuple[slice, ...], dict[int, Tensor]]:

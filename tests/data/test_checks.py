@@ -239,3 +239,22 @@ def test_sides_of_one_person_are_found_in_the_whole_hippocampus_data(tmp_path):
 @pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset007_MSLesions", "nuclei", "nuclei_rgb"])
 def test_the_other_data_has_no_fault(name):
     assert [finding for finding in _check(_extra(name), None) if finding.level != "note"] == []
+
+
+def test_classes_that_were_not_annotated_are_told(root):
+    """Two classes; the second one is annotated in six cases only, and drawn in one that is said to lack it."""
+    two = Labels(("background", "x", "y"), (0, 1, 2))
+    for k in range(6):
+        label = _label()
+        label[4, 4, 4] = 2
+        _save(root / f"labels/c{k}.nii.gz", label)
+    declared = json.loads((root / "dataset.json").read_text())
+    declared["labels"]["y"] = 2
+    declared["annotated"] = {"c5": ["x"], "c6": ["x"], "c7": ["x"], "c99": ["y"]}
+    (root / "dataset.json").write_text(json.dumps(declared))
+    stranger, drawn, lacking = _check(root, two)
+    assert (stranger.level, stranger.what) == ("warning", "annotated classes are declared for cases that are not there")
+    assert "1 cases, such as c99" in stranger.why
+    assert (drawn.level, drawn.case) == ("error", "c5")
+    assert "it holds y; annotated are x" in drawn.why
+    assert (lacking.level, lacking.what) == ("warning", "class 'y' is not annotated in 3 of 8 cases")

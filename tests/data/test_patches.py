@@ -1,5 +1,6 @@
 """Patches against slicing of a padded copy, and how little of a file they touch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_collate_gives_a_batch_with_what_the_loss_needs(stored):
     assert everything.target.label.shape == (3, 1, 8, 8, 8)
     assert everything.target.label.dtype == torch.int8
     assert everything.target.cells.shape == everything.target.instances.shape == (3, 1, 8, 8, 8)
-    assert everything.target.labels_present.shape == (3, 3)
+    assert everything.target.labels_present.tolist() == [[True] * 3] * 3
     assert everything.target.spacing == (1.0, 1.0, 2.0)
     assert everything.n == (0, 1, 2)
     assert everything.valid is None  # every voxel lies inside
@@ -112,3 +113,11 @@ def test_an_unreadable_entry_names_its_case(stored):
     (stored[0].folder / "image.npy").unlink()
     with pytest.raises(DataError, match=stored[0].case_id):
         PatchDataset(stored, source_size=(8, 8, 8))[Draw(0, 0, (0, 0, 0))]
+
+
+def test_labels_present_are_the_annotated_classes_of_each_sample(stored):
+    partly = [stored[0], replace(stored[1], annotated=frozenset({2}))]
+    dataset = PatchDataset(partly, source_size=(8, 8, 8))
+    samples = [dataset[Draw(n, n, (2, 3, 4))] for n in range(2)]
+    present = Collate(frozenset({"labels_present"}), 3, (1.0,) * 3)(samples).target.labels_present
+    assert present.tolist() == [[True, True, True], [True, False, True]]

@@ -222,3 +222,12 @@ def test_a_missing_file_is_bad_data(store, cases, plan):
     cases[0].images[0].unlink()
     with pytest.raises(DataError, match="cannot be read"):
         store.prepare(cases[0], plan())
+
+
+def test_annotated_classes_come_from_the_case_and_not_from_the_entry(store, cases, plan):
+    """The declaration lies beside the files and may change: the entry, which is of the files, stays."""
+    partly = replace(cases[0], annotated=("ball_b",))
+    before, after = store.prepare(cases[0], plan()), store.prepare(partly, plan())
+    assert after.folder == before.folder
+    assert (before.annotated, after.annotated) == (None, frozenset({2}))
+    assert store.get(partly, plan()).annotated == preprocess(partly, plan()).annotated == frozenset({2})

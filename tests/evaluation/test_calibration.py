@@ -128,3 +128,13 @@ def test_logits_that_are_not_finite_and_cases_without_truth_are_refused(made):
         curve_of_case([torch.full((2, 6, 7), torch.nan)], case, margin=5.0)
     with pytest.raises(DataError, match="no reference"):
         curve_of_case([torch.zeros(2, 6, 7)], replace(case, native_label=None), margin=5.0)
+
+
+def test_a_case_whose_classes_are_not_all_annotated_is_refused(example):
+    """Its background is no truth: what the network calls the class that nobody drew may be right."""
+    members, case, _ = example
+    partly = replace(case, annotated=frozenset({1}))
+    with pytest.raises(DataError, match="not annotated"):
+        curve_of_case(members, partly, margin=2.0)
+    with pytest.raises(DataError, match="not annotated"):
+        calibration_of_case(members, partly, temperature=2.0, margin=2.0)

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,8 +105,6 @@ def test_lesions_are_matched_only_where_the_score_is_of_them(made):
 
 
 def test_without_reference(made):
-    from dataclasses import replace
-
     lonely = replace(made.case(np.zeros((4, 4), np.int16)), native_label=None)
     with pytest.raises(DataError, match="no reference"):
         evaluate_case(oracle(torch.zeros(2, 4, 4)), lonely, EvaluationSettings())
@@ -147,3 +146,20 @@ def test_unknown_choices_are_named(key, value):
     record["composite"][key] = value
     with pytest.raises(Exception, match=f"no such {key}: {value}"):
         EvaluationSettings.from_dict(record)
+
+
+def test_a_class_that_was_not_annotated_is_not_counted_and_changes_no_other(made):
+    """Class 2 predicted where class 1 is: a miss of class 1, as any voxel that is not 1. Nothing is said of class 2."""
+    label = np.zeros((8, 8), np.int16)
+    label[:4] = 1
+    prediction = label.copy()
+    prediction[3:6] = 2  # 8 voxels of class 1, 16 of the background
+    settings = EvaluationSettings(composite=CompositeSettings(level="lesion"))
+    predictor = oracle(made.one_hot(prediction))
+    whole = evaluate_case(predictor, made.case(label), settings).rows
+    partly = evaluate_case(predictor, replace(made.case(label), annotated=frozenset({1})), settings).rows
+    assert partly[0] == whole[0]
+    assert (partly[0].tp, partly[0].fp, partly[0].fn) == (24, 0, 8)
+    assert (whole[1].fp, whole[1].annotated) == (24, True)
+    assert (partly[1].fp, partly[1].annotated, partly[1].lesions) == (0, False, None)
+    assert np.isnan(partly[1].overlap.dice)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def test_its_rules_by_hand(tmp_path):
     assert found["foreground_mean"]["Dice"] == pytest.approx(found["mean"]["2"]["Dice"] / 2)
     write_nnunet_summary(tmp_path / "nnunet" / "summary.json", found)
     assert json.loads((tmp_path / "nnunet" / "summary.json").read_text())["mean"] == found["mean"]
+
+
+def test_a_class_that_was_not_annotated_is_in_no_mean():
+    partly = result("c", (2, 0, 0), (0, 0, 0))
+    partly = replace(partly, rows=(partly.rows[0], replace(partly.rows[1], annotated=False)))
+    found = record([result("a", (1, 0, 1), (3, 0, 3)), partly])
+    assert all(math.isnan(value) for value in found["metric_per_case"][1]["metrics"]["5"].values())
+    assert found["mean"]["5"] == found["metric_per_case"][0]["metrics"]["5"]
+    assert found["mean"]["2"]["Dice"] == pytest.approx((2 / 3 + 1) / 2)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,3 +84,23 @@ def test_nothing_to_summarise():
     summary = summarise([], LABELS, EvaluationSettings())
     assert math.isnan(summary.score)
     assert summary.n_cases == 0
+
+
+def test_a_class_that_was_not_annotated_is_counted_as_such_and_nowhere_else():
+    """Two cases with the tumour, a healthy one with a false alarm, and one in which nobody looked for it."""
+    seen = [
+        result("a", (6, 2, 4), (4, 0, 4)),
+        result("b", (5, 5, 5), (8, 0, 0)),
+        result("c", (1, 1, 1), (0, 7, 0)),
+    ]
+    partly = result("d", (3, 1, 0), (0, 0, 0))
+    partly = replace(partly, rows=(partly.rows[0], replace(partly.rows[1], annotated=False)))
+    summary = summarise([*seen, partly], LABELS, EvaluationSettings())
+    liver, tumour = summary.classes
+    assert tumour == replace(summarise(seen, LABELS, EvaluationSettings()).classes[1], not_annotated_cases=1)
+    assert (tumour.healthy_cases, tumour.false_positive_cases, tumour.case_specificity) == (1, 1, 0.0)
+    assert (tumour.metrics["dice"].n, tumour.metrics["dice"].mean) == (2, pytest.approx((8 / 12 + 1) / 2))
+    assert (liver.metrics["dice"].n, liver.not_annotated_cases) == (4, 0)
+    assert summary.to_dict()["classes"]["tumour"]["not_annotated_cases"] == 1
+    assert "tumour was not annotated in 1 of 4 cases: not applicable there" in "\n".join(summary.table())
+    assert "not applicable" in summary.to_dict()["rules"]["annotated"]

@@ -151,3 +151,16 @@ def test_the_same_case_twice_is_refused():
 def test_bad_settings_are_named(options, says):
     with pytest.raises(UsageError, match=says):
         CompositeSettings(**options)
+
+
+@pytest.mark.parametrize("settings", [*EVERY, CompositeSettings(level="lesion")])
+def test_a_class_that_was_not_annotated_counts_nowhere(settings):
+    """Neither as a case nor as a healthy one; a class annotated in no case is left out and named."""
+    whole = [replace(row("a", 6, 2, 4), lesions=LesionMatch(2, 1, 2, 1.5)), row("h", 0, 3, 0)]
+    whole[1] = replace(whole[1], lesions=LesionMatch(0, 1, 0, 0.0))
+    partly = [ClassCounts("b", "b", 1, 0, 0, 0, annotated=False), ClassCounts("b", "b", 2, 0, 0, 0, annotated=False)]
+    alone, with_it = composite_score(whole, settings), composite_score([*whole, *partly], settings)
+    assert with_it.score == alone.score
+    assert with_it.terms == alone.terms
+    assert with_it.per_case == alone.per_case
+    assert (alone.left_out, with_it.left_out) == ((), (2,))

@@ -123,3 +123,13 @@ def test_the_worst_cases_come_first_and_an_undefined_dice_does_not_count_as_zero
     assert [case for case, _, _ in worst] == ["b", "a"]
     assert [mean for _, mean, _ in worst] == pytest.approx([0.5, 0.9])
     assert worst_cases(rows, 1)[0][0] == "b"
+
+
+def test_classes_that_were_not_annotated_everywhere_are_told(tmp_path):
+    folder = tmp_path / "evaluation" / "test"
+    summary = evaluated(folder)
+    assert "Not annotated" not in "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    summary["classes"]["lesion <b>"]["not_annotated_cases"] = 5
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    assert "Not annotated, and not applicable there: lesion &lt;b&gt; in 5 of 12 cases." in text

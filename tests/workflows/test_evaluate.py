@@ -107,3 +107,17 @@ def test_a_run_from_elsewhere_names_no_place_to_prepare_cases_in(trained, tmp_pa
     assert str(target) in (path / "config.yaml").read_text()
     run(config(path))
     assert not target.exists()
+
+
+def test_a_class_that_was_not_annotated_in_a_test_case(nnunet_raw, threshold_run):
+    """Declared after the training: the next evaluation follows it, without anything being prepared again."""
+    root = nnunet_raw(cases=9, num_classes=3, shape=(18, 20, 16))
+    path = threshold_run(root, 1.4)
+    case = load(path, accelerator="cpu").roles.test[0]
+    declared = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps({**declared, "annotated": {case: ["ball_a"]}}))
+    first, second = run(config(path)).classes
+    assert (first.not_annotated_cases, second.not_annotated_cases) == (0, 1)
+    stored = json.loads((path / "evaluation" / "test" / "summary.json").read_text())
+    n = stored["n_cases"]
+    assert [stored["surface"][name]["nsd"]["n"] for name in ("ball_a", "ball_b")] == [n, n - 1]

@@ -200,3 +200,16 @@ def test_distances_of_two_makers_are_compared_and_other_tolerances_refused(folde
     assert agreement.candidate == 1.0 > agreement.reference
     with pytest.raises(DataError, match="different rules"):
         compare(2.0)
+
+
+def test_a_class_that_was_not_annotated_in_a_case_is_not_applicable_there(folders, capsys):
+    declared = {"labels": {"background": 0, "liver": 1, "tumour": 2}, "annotated": {"c1": ["liver"], "c3": ["liver"]}}
+    (folders / "dataset.json").write_text(json.dumps(declared))
+    _, tumour = score(folders).classes
+    assert (tumour.not_annotated_cases, tumour.metrics["dice"].n) == (2, 6)
+    lines = {(row["case_id"], row["class"]): row for row in table(folders)}
+    assert lines["c1", "tumour"]["n_reference"] == lines["c1", "tumour"]["hd95"] == ""
+    assert lines["c1", "liver"]["dice"] != ""
+    stored = json.loads((folders / "masks" / "evaluation" / "summary.json").read_text())
+    assert stored["surface"]["tumour"]["hd95"]["n"] == stored["lesions"]["tumour"]["f1"]["n"] == 6
+    assert "tumour was not annotated in 2 of 8 cases" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from segkit.data.groups import groups_are_known
 from segkit.data.labels import labels_of_values, undeclared
 from segkit.data.layouts import Dataset
 from segkit.data.likely_pairs import likely_pairs
+from segkit.data.names import shown_id
 from segkit.data.parallel import parallel_map
 from segkit.errors import DataError
 from segkit.planning.make_plan import sided
@@ -45,7 +46,7 @@ def check_cases(
     for fact in facts:
         findings += fact.findings
     findings += _dimensions(facts) + _channels(facts, dataset)
-    findings += _label_values(facts, labels, kind=kind, ignore=ignore)
+    findings += _label_values(facts, labels, kind=kind, ignore=ignore) + _annotated(facts, labels)
     findings += _copies(facts) + _people(facts)
     return findings
 
@@ -94,6 +95,17 @@ def _beside(dataset: Dataset) -> list[Finding]:
         Finding("note", "", str(path), "a file that is no image is left aside", f"'{path.suffix}' is not read")
         for path in dataset.ignored
     ]
+    if strangers := sorted(set(dataset.annotated) - {case.case_id for case in dataset.cases}):
+        findings.append(
+            Finding(
+                "warning",
+                "",
+                str(dataset.root / "dataset.json"),
+                "annotated classes are declared for cases that are not there",
+                f"{len(strangers)} cases, such as {', '.join(map(shown_id, strangers[:3]))}",
+                "write the ids as the image files have them",
+            )
+        )
     if names := sided(tuple(dataset.declared_labels or ())):
         findings.append(
             Finding(
@@ -222,6 +234,43 @@ def _label_values(
             for name, value in zip(labels.foreground, labels.ids[1:], strict=True)
             if occurring[value] < min(3, len(values))
         ]
+    return findings
+
+
+def _annotated(facts: Sequence[CaseFacts], labels: Labels | None) -> list[Finding]:
+    """Classes that some cases lack because nobody annotated them there."""
+    partly = [fact for fact in facts if fact.case.annotated is not None]
+    if labels is None or not partly:
+        return []
+    values = dict(zip(labels.foreground, labels.ids[1:], strict=True))
+    findings = []
+    lacking: Counter[str] = Counter()
+    for fact in partly:
+        missing = [name for name in labels.foreground if name not in (fact.case.annotated or ())]
+        lacking.update(missing)
+        if drawn := [name for name in missing if values[name] in (fact.values or ())]:
+            findings.append(
+                Finding(
+                    "error",
+                    fact.case.case_id,
+                    str(fact.case.label),
+                    "the label holds a class that is declared as not annotated",
+                    f"it holds {', '.join(drawn)}; annotated are {', '.join(fact.case.annotated or ())}",
+                    "add the class to the case's 'annotated' in dataset.json, or take it out of the label",
+                )
+            )
+    findings += [
+        Finding(
+            "warning",
+            "",
+            "",
+            f"class '{name}' is not annotated in {lacking[name]} of {len(facts)} cases",
+            "evaluation takes it as not applicable there; training takes their background as free of it",
+            "leave the class out, or these cases, where that is not so",
+        )
+        for name in labels.foreground
+        if lacking[name]
+    ]
     return findings
 
 

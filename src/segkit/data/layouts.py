@@ -7,12 +7,13 @@ Paired: `images/ID.png` and `labels/ID.png` (or `masks/`), of any file type; `da
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from segkit.data import tables
+from segkit.data.annotated import annotated_classes, with_annotated
 from segkit.data.declaration import channel_names, declaration, file_ending, label_values, listed_cases
 from segkit.data.groups import with_groups
 from segkit.data.names import require_usable_ids, shown_id
@@ -45,6 +46,7 @@ class Dataset:
         dimensions: 2 where every image is a flat picture; None where only the files can tell.
         orphans: Label files without an image.
         ignored: Files in the image and label folders that are no image segkit reads.
+        annotated: Case id to the classes annotated there, as in dataset.json; every class in a case not named.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Dataset:
     dimensions: int | None = None
     orphans: tuple[Path, ...] = ()
     ignored: tuple[Path, ...] = ()
+    annotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def discover(
@@ -83,6 +86,7 @@ def discover(
     declared = declaration(root)
     channels = channel_names(declared, root)
     labels = label_values(declared, root)
+    annotated = annotated_classes(declared, labels, root)
     if kind == "nnunet":
         image_folder, label_folder = root / "imagesTr", root / "labelsTr"
     else:
@@ -110,11 +114,12 @@ def discover(
         root=root,
         layout=kind,
         channels=channels or (tuple(f"channel_{k}" for k in range(several)) if several > 1 else ()),
-        cases=with_groups(cases, groups, root=root),
+        cases=with_annotated(with_groups(cases, groups, root=root), annotated),
         declared_labels=labels,
         dimensions=2 if all(ending_of(path) in _FLAT_PICTURES for case in cases for path in case.images) else None,
         orphans=tuple(path for path in masks if path not in used),
         ignored=(*ignored_images, *ignored_masks),
+        annotated=annotated,
     )
 
 

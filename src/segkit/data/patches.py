@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from segkit.data.crumbs import Crumbs
@@ -23,11 +25,19 @@ Patch: TypeAlias = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Sample:
-    """One cut patch; `arrays` by field: image (C, *S), label (*S), valid (*S) bool, instances, cells."""
+    """One cut patch.
+
+    Args:
+        n: Running number.
+        case_id: Case.
+        arrays: By field: image (C, *S), label (*S), valid (*S) bool, instances, cells.
+        annotated: The foreground classes annotated in the case, by index; None: all of them.
+    """
 
     n: int
     case_id: str
     arrays: Patch
+    annotated: frozenset[int] | None = None
 
 
 class PatchDataset(Dataset[Sample]):
@@ -76,7 +86,7 @@ class PatchDataset(Dataset[Sample]):
             raise
         except BaseException as error:  # torch passes on no others from a worker: it would die of them
             raise unreadable(case, name, error) from error
-        return Sample(index.n, case.case_id, arrays)
+        return Sample(index.n, case.case_id, arrays, case.annotated)
 
 
 def cut_padded(array: np.ndarray, start: tuple[int, ...], size: Size) -> np.ndarray:
@@ -127,12 +137,11 @@ class Collate:
             return tensor.unsqueeze(1) if channel else tensor
 
         valid = stacked("valid")
-        present = torch.ones(len(samples), self.num_classes, dtype=torch.bool)
         target = Target(
             label=stacked("label"),
             instances=stacked("instances") if "instances" in self.needs else None,
             cells=stacked("cells") if "cells" in self.needs else None,
-            labels_present=present if "labels_present" in self.needs else None,
+            labels_present=self._present(samples) if "labels_present" in self.needs else None,
             spacing=self.spacing if "spacing" in self.needs else None,
         )
         return Batch(
@@ -142,6 +151,14 @@ class Collate:
             case_id=tuple(sample.case_id for sample in samples),
             n=tuple(sample.n for sample in samples),
         )
+
+    def _present(self, samples: Sequence[Sample]) -> Bool[Tensor, "B K"]:
+        """Which classes were annotated in the case of each sample; class 0 always."""
+        present = torch.ones(len(samples), self.num_classes, dtype=torch.bool)
+        for row, sample in zip(present, samples, strict=True):
+            for index in range(1, self.num_classes):
+                row[index] = sample.annotated is None or index in sample.annotated
+        return present
 
 
 def begin_worker(worker: int) -> None:

@@ -285,7 +285,14 @@ def _files(case: Case) -> tuple[Path, ...]:
 
 
 def _declared(dataset: Dataset) -> str:
-    facts = [dataset.root, dataset.channels, dataset.declared_labels, dataset.orphans, dataset.ignored]
+    facts = [
+        dataset.root,
+        dataset.channels,
+        dataset.declared_labels,
+        dataset.orphans,
+        dataset.ignored,
+        dataset.annotated,
+    ]
     return json.dumps([str(fact) for fact in facts])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import ndimage
 
+from segkit.data.annotated import annotated_indices
 from segkit.data.cases import geometry_mismatch, read_image, read_label
 from segkit.data.geometry import canonical
 from segkit.data.labels import to_class_indices
@@ -89,6 +90,7 @@ def preprocess(case: Case, plan: Plan, *, content_hash: str | None = None) -> Pr
         native_instances=raw.native_instances,
         geometry=raw.geometry,
         content_hash=content_hash or content_hash_of(case.images),
+        annotated=annotated_indices(case, plan.labels),
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data import fields
+from segkit.data.annotated import annotated_indices
 from segkit.data.entries import FORMAT, Verify, damage, publish, remove, write_entry
 from segkit.data.parallel import parallel_map
 from segkit.data.preprocessing import file_hash, preprocess, read_case
@@ -68,15 +69,16 @@ class Store:
         """
         kept = sorted(needs & fields.STORED_FIELDS)
         folder = self.root / "cases" / self.key(case, plan, kept)
+        annotated = annotated_indices(case, plan.labels)
         if folder.exists():
             fault = damage(folder, verify=verify)
             if fault is None:
-                return stored_case(case, folder)
+                return stored_case(case, folder, annotated=annotated)
             logger.warning("prepared case %s is damaged (%s): made again", case.case_id, fault)
             remove(folder)
         prepared = preprocess(case, plan, content_hash=self.content_hash(case.images))
         publish(partial(write_entry, prepared=prepared, plan=plan, kept=kept), folder)
-        return stored_case(case, folder)
+        return stored_case(case, folder, annotated=annotated)
 
     def prepare_all(
         self,

@@ -33,6 +33,7 @@ class StoredCase:
         locations: Rows of the locations array that belong to each foreground class that occurs.
         geometry: The way back to the file.
         content_hash: Of the image files.
+        annotated: See `PreparedCase`: a declaration beside the files, and no part of the entry.
     """
 
     case_id: str
@@ -43,6 +44,7 @@ class StoredCase:
     locations: Mapping[int, tuple[int, int]]
     geometry: Geometry
     content_hash: str
+    annotated: frozenset[int] | None = None
 
     def path(self, name: str) -> Path:
         """The file of an array."""
@@ -90,6 +92,7 @@ class StoredCase:
             native_instances=self.optional("native_instances"),
             geometry=self.geometry,
             content_hash=self.content_hash,
+            annotated=self.annotated,
         )
 
 
@@ -111,8 +114,14 @@ def is_shortage(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
-def stored_case(case: Case, folder: Path) -> StoredCase:
-    """The entry in `folder`, which must be whole, as the one of `case`."""
+def stored_case(case: Case, folder: Path, *, annotated: frozenset[int] | None) -> StoredCase:
+    """The entry in `folder`, which must be whole, as the one of `case`.
+
+    Args:
+        case: Whose it is.
+        folder: The entry.
+        annotated: The classes annotated in the case, by index; None: all of them.
+    """
     meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
     geometry = meta["geometry"]
     return StoredCase(
@@ -131,4 +140,5 @@ def stored_case(case: Case, folder: Path) -> StoredCase:
             unit=geometry["unit"],
         ),
         content_hash=meta["content_hash"],
+        annotated=annotated,
     )

@@ -188,6 +188,13 @@ def _crop(geometry: Geometry) -> tuple[slice, ...]:
 def _reference(case: PreparedCase) -> Int[np.ndarray, "..."]:
     if case.native_label is None:
         raise DataError("no reference to calibrate against", where=case.case_id, mend="take the image out of the set")
+    if case.annotated is not None:
+        raise DataError(
+            "probabilities cannot be held against a reference that is not whole",
+            where=case.case_id,
+            why="some classes were not annotated in this case, so that its background is no truth",
+            mend="calibrate on cases whose classes are all annotated",
+        )
     return case.native_label
 
 

@@ -119,6 +119,7 @@ def count_case(
         spacing=case.geometry.native_spacing,
         settings=settings,
         instances=case.native_instances,
+        annotated=case.annotated,
     )
 
 
@@ -132,6 +133,7 @@ def count_masks(
     spacing: Spacing,
     settings: EvaluationSettings,
     instances: Int[np.ndarray, "..."] | None = None,
+    annotated: frozenset[int] | None = None,
 ) -> tuple[ClassCounts, ...]:
     """`count_case` of two masks.
 
@@ -144,6 +146,8 @@ def count_masks(
         spacing: Size of a voxel by axis, mm.
         settings: Whether lesions are matched, and by which rule.
         instances: Reference instance of each voxel, where the labels are instances.
+        annotated: The foreground classes that were annotated in the case; None: all of them. Nothing is counted for
+            the others. What was predicted as one of them counts for the rest like any voxel that is not theirs.
 
     Raises:
         DataError: The shapes differ.
@@ -156,14 +160,17 @@ def count_masks(
         torch.from_numpy(np.array(reference, dtype=np.int64)),
         num_classes,
     )
-    annotated = np.where(reference >= 0, prediction, 0)
+    known = np.where(reference >= 0, prediction, 0)
     rows = []
     for index in range(1, num_classes):
+        if annotated is not None and index not in annotated:
+            rows.append(ClassCounts(case_id, group, index, 0, 0, 0, annotated=False))
+            continue
         match: LesionMatch | None = None
         if settings.composite.level == "lesion":
             match = match_lesions(
                 lesions(reference == index, settings.lesion, spacing=spacing, instances=instances),
-                lesions(annotated == index, settings.lesion, spacing=spacing),
+                lesions(known == index, settings.lesion, spacing=spacing),
                 min_iou=settings.lesion.min_iou,
             )
         tp, fp, fn = (int(count[index]) for count in (counts.tp, counts.fp, counts.fn))

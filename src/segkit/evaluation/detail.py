@@ -148,8 +148,9 @@ def detail_case(
     settings: DetailSettings,
     instances: Int[np.ndarray, "..."] | None = None,
     predicted_instances: Int[np.ndarray, "..."] | None = None,
+    annotated: frozenset[int] | None = None,
 ) -> tuple[ClassDetail, ...]:
-    """Measure every foreground class of one case.
+    """Measure every foreground class of one case that was annotated there.
 
     Args:
         prediction: Class of each voxel.
@@ -161,6 +162,7 @@ def detail_case(
         settings: Conventions.
         instances: Reference instance of each voxel, where the labels are instances.
         predicted_instances: Likewise; None: the components of the prediction.
+        annotated: The foreground classes that were annotated in the case; None: all of them. The others have no row.
 
     Raises:
         DataError: The shapes differ.
@@ -168,13 +170,15 @@ def detail_case(
     if reference.shape != prediction.shape:
         why = f"image {prediction.shape}, label {reference.shape}"
         raise DataError("image and label differ in shape", where=case_id, why=why)
-    annotated = reference >= 0
-    prediction = np.where(annotated, prediction, 0)
-    in_reference, in_prediction = boxes_of(np.where(annotated, reference, 0)), boxes_of(prediction)
-    counted = int(np.count_nonzero(annotated))
+    known = reference >= 0
+    prediction = np.where(known, prediction, 0)
+    in_reference, in_prediction = boxes_of(np.where(known, reference, 0)), boxes_of(prediction)
+    counted = int(np.count_nonzero(known))
     diagonal = math.hypot(*(n * s for n, s in zip(reference.shape, spacing, strict=True)))
     found = []
     for index, name in enumerate(labels.foreground, start=1):
+        if annotated is not None and index not in annotated:
+            continue
         box = union_box(in_reference.get(index), in_prediction.get(index))
         # Of a class that is on neither side a single voxel is looked at: it is measured like any other.
         box = box or (slice(0, 1),) * reference.ndim

@@ -36,6 +36,9 @@ def write_per_case(
 ) -> None:
     """Write one line a case and class, by case id. Undefined values are empty.
 
+    Of a class that nobody annotated in a case every cell but the names is empty, the number of reference voxels too: it
+    is 0 where the class was looked for and is not there.
+
     Args:
         path: Where to; the folder is made.
         results: Any order.
@@ -51,6 +54,11 @@ def write_per_case(
     extra = [*(LESION_COLUMNS if lesions else ()), *(DETAIL_COLUMNS if details else ()), *(("note",) if note else ())]
     writer.writerow([*COLUMNS, *extra])
     for row in ordered:
+        if not row.annotated:
+            names = [row.case_id, row.group, labels.names[row.class_index]]
+            blank = [""] * (len(COLUMNS) + len(extra) - len(names) - bool(note))
+            writer.writerow([*names, *blank, *((note,) if note else ())])
+            continue
         detail = by_row[row.case_id, row.class_index] if details else None
         cells = _cells(row, labels)
         if lesions:

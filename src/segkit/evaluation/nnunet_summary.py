@@ -1,7 +1,8 @@
 """The same counts in the form of nnU-Net's summary.json, for the tools that read it.
 
 Its rules are not ours: a case without the class in the reference in which it was predicted counts 0 (here: no mean,
-but a false positive), one in which it is nowhere is left out, and the foreground mean is over classes.
+but a false positive), one in which it is nowhere is left out, and the foreground mean is over classes. It knows no
+class that was not annotated: that one is undefined here, and so in no mean.
 """
 
 import json
@@ -37,7 +38,12 @@ def nnunet_summary(
     ordered = sorted(results, key=lambda result: result.case_id)
     cases: list[dict[str, Any]] = [
         {
-            "metrics": {str(labels.ids[row.class_index]): _metrics(row, voxels[result.case_id]) for row in result.rows},
+            "metrics": {
+                str(labels.ids[row.class_index]): _metrics(row, voxels[result.case_id])
+                if row.annotated
+                else dict.fromkeys(("Dice", "IoU", *COUNTS), math.nan)
+                for row in result.rows
+            },
             "prediction_file": str(files[result.case_id][1]),
             "reference_file": str(files[result.case_id][0]),
         }

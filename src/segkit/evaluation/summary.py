@@ -18,6 +18,8 @@ RULES = {
     "undefined": "reference empty: not in a mean, counted under healthy_cases; reference present and nothing "
     "predicted: 0 for dice, iou, precision and recall",
     "mean": "over the cases that have the class in their reference, then over classes",
+    "annotated": "a class that nobody annotated in a case is not applicable there, whatever was predicted: in no mean, "
+    "counted under not_annotated_cases; for the other classes such a voxel is one that is not theirs",
     "interval": f"95 % t interval by group (person), cut to [0, 1]; none below {MIN_GROUPS} groups",
 }
 
@@ -33,6 +35,7 @@ class ClassSummary:
         false_positive_cases: Those of them in which it was predicted all the same.
         false_positive_voxels: What was predicted there, in voxels.
         pooled: The four metrics of the voxels of all cases together, those without the class included.
+        not_annotated_cases: Cases in which nobody annotated the class; in none of the other numbers.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ClassSummary:
     false_positive_cases: int
     false_positive_voxels: int
     pooled: Mapping[str, float]
+    not_annotated_cases: int = 0
 
     @property
     def case_specificity(self) -> float:
@@ -110,6 +114,7 @@ class Summary:
                     "false_positive_cases": summary.false_positive_cases,
                     "false_positive_voxels": summary.false_positive_voxels,
                     "case_specificity": finite_or_none(summary.case_specificity),
+                    "not_annotated_cases": summary.not_annotated_cases,
                     "pooled": {metric: finite_or_none(value) for metric, value in summary.pooled.items()},
                 }
                 for summary in self.classes
@@ -135,6 +140,9 @@ class Summary:
             if c.false_positive_cases:
                 found = f"{c.false_positive_cases} of {c.healthy_cases} cases without it"
                 yield f"{c.name} predicted in {found} ({c.false_positive_voxels} voxels)"
+            if c.not_annotated_cases:
+                lacking = f"{c.not_annotated_cases} of {self.n_cases} cases"
+                yield f"{c.name} was not annotated in {lacking}: not applicable there"
         for k in self.composite.left_out:
             yield f"{self.names[k]} is in no reference: not scored"
         if self.n_groups < MIN_GROUPS:
@@ -175,7 +183,7 @@ def summarise(results: Sequence[CaseResult], labels: Labels, settings: Evaluatio
 
 def _class_summary(name: str, rows: Sequence[ClassCounts]) -> ClassSummary:
     groups = [row.group for row in rows]
-    invented = [row.fp for row in rows if row.n_reference == 0]
+    invented = [row.fp for row in rows if row.annotated and row.n_reference == 0]
     pooled = overlap(*(sum(getattr(row, count) for row in rows) for count in ("tp", "fp", "fn")))
     return ClassSummary(
         name=name,
@@ -187,6 +195,7 @@ def _class_summary(name: str, rows: Sequence[ClassCounts]) -> ClassSummary:
         false_positive_cases=sum(voxels > 0 for voxels in invented),
         false_positive_voxels=sum(invented),
         pooled={metric: float(getattr(pooled, metric)) for metric in METRICS},
+        not_annotated_cases=sum(not row.annotated for row in rows),
     )
 
 

@@ -12,8 +12,9 @@ missed one counting 0.
 All terms come from the same counts on the same cases. Reference present and nothing predicted is 0 for every
 term. A case without reference is not in the per-case mean; its false alarms are reported beside the score and
 enter it through `case_specificity`, the share of such cases in which nothing was predicted, where that has a
-weight. Pooled counts hold its false positives anyway. A class without reference in any case is left out and
-named. So predicting nothing never raises a per-case score, and a false alarm never raises any.
+weight. Pooled counts hold its false positives anyway. A case in which the class was not annotated counts nowhere. A
+class without reference in any case is left out and named. So predicting nothing never raises a per-case score, and
+a false alarm never raises any.
 """
 
 import math
@@ -46,6 +47,7 @@ class ClassCounts:
         fp: Voxels invented.
         fn: Voxels missed.
         lesions: The same of lesions, where they were matched.
+        annotated: False where nobody annotated the class in the case: not applicable there, and nothing is counted.
     """
 
     case_id: str
@@ -55,6 +57,7 @@ class ClassCounts:
     fp: int
     fn: int
     lesions: LesionMatch | None = None
+    annotated: bool = True
 
     @property
     def n_reference(self) -> int:
@@ -157,10 +160,12 @@ def composite_score(rows: Sequence[ClassCounts], settings: CompositeSettings) ->
     keys = [(row.case_id, row.class_index) for row in rows]
     if len(set(keys)) != len(keys):
         raise ValueError("a case has two rows of the same class")
+    indices = sorted({row.class_index for row in rows})
+    rows = [row for row in rows if row.annotated]
     by_class: dict[int, float] = {}
     terms_by_class: dict[int, dict[str, float]] = {}
     left_out: list[int] = []
-    for index in sorted({row.class_index for row in rows}):
+    for index in indices:
         table = _table([row for row in rows if row.class_index == index], settings.level)
         if table[:, REFERENCE].sum() == 0:
             left_out.append(index)
@@ -191,7 +196,7 @@ def _table(rows: Sequence[ClassCounts], level: Level) -> np.ndarray[Any, np.dtyp
                 raise ValueError(f"case {row.case_id}: lesions were not matched, but level=lesion")
             counts, iou_sum = row.lesions, row.lesions.iou_sum
         table.append([counts.tp, counts.fp, counts.fn, counts.tp + counts.fn, iou_sum])
-    return np.asarray(table, dtype=np.float64)
+    return np.asarray(table, dtype=np.float64).reshape(-1, 5)
 
 
 def _class_terms(table: np.ndarray[Any, np.dtype[np.float64]], aggregate: Aggregate) -> dict[str, float]:

@@ -46,6 +46,7 @@ def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]
                 numbers_from=1,
             ),
             _false_positives(summary["classes"]),
+            _not_annotated(summary["classes"], summary.get("n_cases")),
             _score_line(summary),
             *_variants(path.parent, problems),
             *_surfaces(summary),
@@ -139,6 +140,15 @@ def _false_positives(classes: Mapping[str, Mapping[str, Any]]) -> str:
         if of.get("healthy_cases")
     ]
     return table(("class", "predicted in cases without it", "voxels"), rows, numbers_from=1)
+
+
+def _not_annotated(classes: Mapping[str, Mapping[str, Any]], n_cases: object) -> str:
+    partly = [
+        f"{name} in {of['not_annotated_cases']} of {n_cases} cases"
+        for name, of in classes.items()
+        if of.get("not_annotated_cases")
+    ]
+    return paragraph(f"Not annotated, and not applicable there: {', '.join(partly)}.") if partly else ""
 
 
 def _worst(per_case: Path) -> Iterator[str]:

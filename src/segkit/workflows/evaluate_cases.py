@@ -135,4 +135,5 @@ def _measure(
         labels=labels,
         settings=detail,
         instances=prepared.native_instances,
+        annotated=prepared.annotated,
     )

@@ -1,14 +1,15 @@
 """`evaluate predictions=FOLDER reference=FOLDER`: any two folders of masks, whoever made them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from segkit.data.annotated import annotated_classes, annotated_indices, with_annotated
 from segkit.data.cases import geometry_mismatch, integer_values, read_label
 from segkit.data.declaration import declaration, label_values
 from segkit.data.geometry import canonical
@@ -56,7 +57,12 @@ def evaluate_folders(config: Mapping[str, Any]) -> Summary:
     predictions, reference = (Path(config[key]).expanduser().absolute() for key in ("predictions", "reference"))
     cases = paired_masks(predictions, reference)
     cases = with_groups(cases, config.get("groups"), root=reference)
-    labels = _labels(cases, reference, declared_in=config.get("labels"), kind=config.get("label_kind", "auto"))
+    root = _declared_in(reference, config.get("labels"))
+    declared = declaration(root)
+    values = label_values(declared, root)
+    cases = with_annotated(cases, annotated_classes(declared, values, root))
+    dataset = Dataset(reference.name, root, "paired", (), cases, values)
+    labels = infer_labels(dataset, cases, kind=config.get("label_kind", "auto"))
     settings = EvaluationSettings()
     detail = detail_settings(config, LesionSettings(), labels)
     output = Path(config.get("output") or predictions / "evaluation").expanduser().absolute()
@@ -143,20 +149,15 @@ def _masks_in(folder: Path, key: str) -> Mapping[str, Path]:
     return found
 
 
-def _labels(
-    cases: Sequence[Case], reference: Path, *, declared_in: str | None, kind: Literal["auto", "semantic", "instances"]
-) -> Labels:
-    """What the values mean: by the dataset.json that is named, or lies in or above the folder; else by the values."""
-    if declared_in is not None:
-        path = Path(declared_in).expanduser().absolute()
-        root = path.parent if path.name == "dataset.json" else path
-        if not (root / "dataset.json").is_file():
-            raise UsageError("there is no dataset.json", where=f"labels={declared_in}", mend="labels=<dataset.json>")
-    else:
-        root = next((one for one in (reference, reference.parent) if (one / "dataset.json").is_file()), reference)
-    declared = label_values(declaration(root), root)
-    dataset = Dataset(reference.name, root, "paired", (), tuple(cases), declared)
-    return infer_labels(dataset, cases, kind=kind)
+def _declared_in(reference: Path, named: str | None) -> Path:
+    """The folder whose dataset.json says what the values mean: the named one, else that of the masks or above it."""
+    if named is None:
+        return next((one for one in (reference, reference.parent) if (one / "dataset.json").is_file()), reference)
+    path = Path(named).expanduser().absolute()
+    root = path.parent if path.name == "dataset.json" else path
+    if not (root / "dataset.json").is_file():
+        raise UsageError("there is no dataset.json", where=f"labels={named}", mend="labels=<dataset.json>")
+    return root
 
 
 def _read(case: Case, labels: Labels) -> _Masks:
@@ -197,6 +198,7 @@ def _count(case: Case, masks: _Masks, labels: Labels, settings: EvaluationSettin
         spacing=masks.geometry.native_spacing,
         settings=settings,
         instances=masks.instances,
+        annotated=annotated_indices(case, labels),
     )
     return CaseResult(case.case_id, case.group, rows)
 
@@ -214,6 +216,7 @@ def _measure(case: Case, masks: _Masks, labels: Labels, settings: DetailSettings
         settings=settings,
         instances=masks.instances,
         predicted_instances=masks.predicted_instances,
+        annotated=annotated_indices(case, labels),
     )
 
 

@@ -73,7 +73,9 @@ def _records(pairs: Sequence[CasePair]) -> list[dict[str, Any]]:
             "images": [str(path) for path in case.images],
             "label": None if case.label is None else str(case.label),
             "group": case.group,
+            "annotated": case.annotated,
             "folder": str(stored.folder),
+            "annotated_indices": None if stored.annotated is None else sorted(stored.annotated),
         }
         for case, stored in pairs
     ]
@@ -82,5 +84,13 @@ def _records(pairs: Sequence[CasePair]) -> list[dict[str, Any]]:
 def _pair(record: dict[str, Any]) -> CasePair:
     label = record["label"]
     images = tuple(Path(path) for path in record["images"])
-    case = Case(record["case_id"], images, None if label is None else Path(label), record["group"])
-    return case, stored_case(case, Path(record["folder"]))
+    names, indices = record.get("annotated"), record.get("annotated_indices")
+    case = Case(
+        case_id=record["case_id"],
+        images=images,
+        label=None if label is None else Path(label),
+        group=record["group"],
+        annotated=None if names is None else tuple(names),
+    )
+    annotated = None if indices is None else frozenset(indices)
+    return case, stored_case(case, Path(record["folder"]), annotated=annotated)
