@@ -22,7 +22,9 @@ def row(*runs, length=40):
     return mask
 
 
-def measured(prediction, reference, *, spacing=(1.0, 1.0), labels=ONE, instances=None, guessed=None, **settings):
+def measured(
+    prediction, reference, *, spacing=(1.0, 1.0), labels=ONE, instances=None, guessed=None, annotated=None, **settings
+):
     return detail_case(
         prediction,
         reference,
@@ -33,31 +35,59 @@ def measured(prediction, reference, *, spacing=(1.0, 1.0), labels=ONE, instances
         settings=DetailSettings(**settings),
         instances=instances,
         predicted_instances=guessed,
+        annotated=annotated,
     )
 
 
-# reference, prediction, (tp, fp, fn) at IoU >= 0.1, splits, merges, PQ
+def steps(*runs):
+    """One run a line, each beginning where the one above ends: they touch at a corner."""
+    mask = row()
+    for line, (start, stop) in enumerate(runs):
+        mask[line, start:stop] = 1
+    return mask
+
+
+NAN = math.nan
+# reference, prediction, (tp, fp, fn) at IoU >= 0.1, (splits, merges), F1, PQ, component Dice
 TABLE = {
-    "found": (row((0, 8)), row((0, 8)), (1, 0, 0), 0, 0, 1.0),
-    "split, one part the larger": (row((0, 10)), row((0, 6), (7, 10)), (1, 1, 0), 1, 0, 0.6 / 1.5),
-    "merge of two": (row((0, 6), (7, 10)), row((0, 10)), (1, 0, 1), 0, 1, 0.6 / 1.5),
-    "they touch and share nothing": (row((0, 5)), row((5, 10)), (0, 1, 1), 0, 0, 0.0),
-    "one voxel found": (row((3, 4)), row((3, 4)), (1, 0, 0), 0, 0, 1.0),
-    "one voxel missed": (row((3, 4)), row(), (0, 0, 1), 0, 0, 0.0),
-    "one voxel invented": (row(), row((3, 4)), (0, 1, 0), 0, 0, math.nan),
-    "neither": (row(), row(), (0, 0, 0), 0, 0, math.nan),
-    "at both borders": (row((0, 2), (38, 40)), row((0, 2), (38, 40)), (2, 0, 0), 0, 0, 1.0),
-    "matched, but below one half": (row((0, 10)), row((0, 3)), (1, 0, 0), 0, 0, 0.0),
+    "found": (row((0, 8)), row((0, 8)), (1, 0, 0), (0, 0), 1, 1, 1),
+    "split, one part the larger": (row((0, 10)), row((0, 6), (7, 10)), (1, 1, 0), (1, 0), 2 / 3, 0.6 / 1.5, 18 / 19),
+    # Of the gap one voxel is nearer to the first, one to the second.
+    "merge of two": (row((0, 6), (8, 10)), row((0, 10)), (1, 0, 1), (0, 1), 2 / 3, 0.6 / 1.5, (12 / 13 + 4 / 5) / 2),
+    "they touch and share nothing": (row((0, 5)), row((5, 10)), (0, 1, 1), (0, 0), 0, 0, 0),
+    "two that touch at a corner are one": (steps((0, 4), (4, 8)), steps((0, 4)), (1, 0, 0), (0, 0), 1, 0.5, 8 / 12),
+    "one voxel found": (row((3, 4)), row((3, 4)), (1, 0, 0), (0, 0), 1, 1, 1),
+    "one voxel found, one beside it": (row((3, 4)), row((3, 5)), (1, 0, 0), (0, 0), 1, 0.5, 2 / 3),
+    "one voxel missed": (row((3, 4)), row(), (0, 0, 1), (0, 0), 0, 0, 0),
+    "one voxel invented": (row(), row((3, 4)), (0, 1, 0), (0, 0), NAN, NAN, NAN),
+    "neither": (row(), row(), (0, 0, 0), (0, 0), NAN, NAN, NAN),
+    "at both borders": (row((0, 2), (38, 40)), row((0, 2), (38, 40)), (2, 0, 0), (0, 0), 1, 1, 1),
+    "at one border, missed at the other": (row((0, 2), (38, 40)), row((0, 2)), (1, 0, 1), (0, 0), 2 / 3, 2 / 3, 1 / 2),
+    "matched, but below one half": (row((0, 10)), row((0, 3)), (1, 0, 0), (0, 0), 1, 0, 6 / 13),
+}
+# The same, lesions of less than 3 voxels ignored.
+FROM_THREE = {
+    "too small on both sides": (row((0, 8), (12, 14)), row((0, 8), (20, 22)), (1, 0, 0), (0, 0), 1, 1, 1),
+    "just large enough": (row((0, 3)), row((0, 3)), (1, 0, 0), (0, 0), 1, 1, 1),
+    "a part too small is no split": (row((0, 8)), row((0, 2), (3, 8)), (1, 0, 0), (0, 0), 1, 5 / 8, 10 / 13),
+    "only one too small": (row((3, 5)), row((3, 5)), (0, 0, 0), (0, 0), NAN, NAN, NAN),
+    "too small to be found": (row((0, 3)), row((0, 2)), (0, 0, 1), (0, 0), 0, 0, 0),
 }
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_lesions_by_hand(name):
-    reference, prediction, counts, splits, merges, quality = TABLE[name]
-    (found,) = measured(prediction, reference)
+@pytest.mark.parametrize(
+    ("line", "smallest"),
+    [*((line, 1) for line in TABLE.values()), *((line, 3) for line in FROM_THREE.values())],
+    ids=[*TABLE, *FROM_THREE],
+)
+def test_lesions_by_hand(line, smallest):
+    reference, prediction, counts, together, f1, quality, by_component = line
+    (found,) = measured(prediction, reference, lesion=LesionSettings(min_voxels=smallest))
     assert (found.detection.tp, found.detection.fp, found.detection.fn) == counts
-    assert (found.lesions.splits, found.lesions.merges) == (splits, merges)
+    assert (found.lesions.splits, found.lesions.merges) == together
+    assert found.detection.recognition_quality == pytest.approx(f1, nan_ok=True)
     assert found.panoptic.panoptic_quality == pytest.approx(quality, nan_ok=True)
+    assert found.component_dice == pytest.approx(by_component, nan_ok=True)
     assert (found.reference_voxels, found.prediction_voxels) == (int(reference.sum()), int(prediction.sum()))
 
 
@@ -142,3 +172,11 @@ def test_what_does_not_go_together_is_refused():
         DetailSettings(size_edges=(0.0, 10.0, 5.0))
     with pytest.raises(UsageError, match="no class kidney"):
         DetailSettings(tolerances={"kidney": 2.0}).require_known(TWO)
+
+
+def test_a_class_that_was_not_annotated_is_not_measured_and_changes_no_other():
+    rng = np.random.default_rng(1)
+    prediction, reference = (rng.integers(0, 3, (7, 9)).astype(np.int16) for _ in range(2))
+    whole = measured(prediction, reference, labels=TWO)
+    assert measured(prediction, reference, labels=TWO, annotated=frozenset({2})) == whole[1:]
+    assert measured(prediction, reference, labels=TWO, annotated=frozenset()) == ()
