@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(BENCH_VENV)/.peers-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-reliability check lint types format ui docs package bench bench-accuracy bench-compare clean
+.PHONY: help setup demo test test-all test-reference test-reliability check lint types format ui docs package bench bench-accuracy bench-compare clean
 
 help:  ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: $(STAMP)  ## The tests that take seconds
 
 test-all: $(STAMP)  ## All tests; what the machine lacks is skipped with a reason
 	$(BIN)/python -m pytest
+
+test-reference: $(BENCH_STAMP)  ## The tests beside other packages, nnU-Net among them
+	$(BENCH_VENV)/bin/python -m pytest tests/reference
 
 test-reliability: $(STAMP)  ## R1 to R24 at full size: an hour or so; `make test` has a fast form of each
 	SEGKIT_RELIABILITY=full $(BIN)/python -m pytest tests/reliability --timeout=3600
