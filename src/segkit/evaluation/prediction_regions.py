@@ -114,7 +114,7 @@ def regions_of_case(prediction: Int[np.ndarray, "..."], case: PreparedCase, *, n
     """
     if case.native_label is None:
         raise DataError("no reference to fit on", where=case.case_id, mend="take the image out of the set")
-    facts = CaseFacts(case.case_id, case.group, case.content_hash, case.geometry.native_spacing)
+    facts = CaseFacts(case.case_id, case.group, case.content_hash, case.geometry.native_spacing, case.annotated)
     return regions_of(prediction, case.native_label, facts, num_classes=num_classes)
 
 
