@@ -72,7 +72,7 @@ def test_precision_and_tiles_a_pass_follow_the_device_and_nothing_else_does():
     for field in dataclasses.fields(Plan):
         if field.name not in ("precision", "tile_batch", "reasons"):
             assert getattr(gpu, field.name) == getattr(emulated, field.name), field.name
-    assert (emulated.tile_batch, gpu.tile_batch) == (1, gpu.batch_size)
+    assert (native.tile_batch, emulated.tile_batch, gpu.tile_batch) == (1, 2, gpu.batch_size)
     larger = make_plan(HIPPOCAMPI, LABELS, device=GPU, name="small", overrides={"batch_size": 7})
     assert larger.tile_batch == 7
     asked = make_plan(HIPPOCAMPI, LABELS, device=LAPTOP, name="small", overrides={"tile_batch": 3})

@@ -133,7 +133,7 @@ def make_plan(
         last, reasons["channels_last"] = choose_channels_last(device.kind, plan.precision, plan.dimensions)
         plan = replace(plan, channels_last=last)
     if "tile_batch" not in given:
-        tiles, reasons["tile_batch"] = _tile_batch(device.kind, plan.batch_size, plan.dimensions)
+        tiles, reasons["tile_batch"] = _tile_batch(device.kind, plan.precision, plan.batch_size, plan.dimensions)
         plan = replace(plan, tile_batch=tiles)
     if max_steps is not None:
         plan = of_length(plan, max_steps, shortest=rung.steps_per_epoch, keep=given)
@@ -149,17 +149,26 @@ def make_plan(
     return replace(plan, reasons=reasons)
 
 
-def _tile_batch(device: str, batch_size: int, dimensions: int) -> tuple[int, str]:
+def _tile_batch(device: str, precision: str, batch_size: int, dimensions: int) -> tuple[int, str]:
     """Tiles a pass, and why.
 
-    A processor is busy with one tile in 3D, and more of them leave its cache: seconds an image with 1, 2, 4 and 7 tiles
-    of 64x64x64 a pass were 3.47, 3.78, 4.73, 4.69 (bfloat16, 16.5 M parameters, two cores), of 40x56x40 4.97, 4.80,
-    5.45, 5.98 (float32). In 2D, of 256x256, they were 0.39, 0.35, 0.34, 0.32.
+    A processor is busy with one tile in 3D, and more of them leave its cache. In float32 it takes two: for a single one
+    torch leaves small feature maps to a slow convolution of its own. Seconds an image with 1, 2, 4 and 7 tiles a pass,
+    two cores:
+
+        bfloat16   64x64x64, 16.5 M parameters    3.47   3.78   4.73   4.69
+        bfloat16   40x56x40,  5.6 M               1.77   1.89   1.91   2.31
+        float32    40x56x40,  5.6 M               4.97   4.80   5.45   5.98
+        float32    40x56x40,  1.4 M               2.95   1.15   1.44   2.15
+        bfloat16   256x256,   1.3 M               0.39   0.35   0.34   0.32
     """
-    if device == "cpu":
-        most = 4 if dimensions == 2 else 1
-        return min(batch_size, most), f"{'some tiles keep' if dimensions == 2 else 'one tile keeps'} a processor busy"
-    return min(batch_size, 16), "what fits in training fits in inference"
+    if device != "cpu":
+        return min(batch_size, 16), "what fits in training fits in inference"
+    if dimensions == 2:
+        return min(batch_size, 4), "some tiles keep a processor busy"
+    if precision == "32-true":
+        return min(batch_size, 2), "torch convolves two tiles faster than one, and more leave the cache"
+    return 1, "one tile keeps a processor busy"
 
 
 def of_length(plan: Plan, max_steps: int, *, shortest: int, keep: Container[str] = ()) -> Plan:
