@@ -10,8 +10,8 @@ from segkit.errors import StorageError, UsageError
 from segkit.inference.postprocessing import ClassRule, PostProcessing
 from segkit.runs.postprocessing import FILE, read_postprocessing
 
-A = {"run": "a", "checkpoint": 100, "step": 0.5, "mirror_axes": [0]}
-B = {"run": "b", "checkpoint": 200, "step": 0.5, "mirror_axes": [0]}
+A = {"run": "a", "checkpoint": 100, "step": 0.5, "mirror_axes": []}
+B = {"run": "b", "checkpoint": 200, "step": 0.5, "mirror_axes": []}
 RULES = PostProcessing((ClassRule("organ", 12.0, "largest"),))
 CASES = [{"case_id": "anna", "group": "anna", "content_hash": "1f"}, {"case_id": "ben", "content_hash": "2e"}]
 
@@ -37,6 +37,11 @@ def test_other_models_are_refused_and_both_are_named(tmp_path: Path) -> None:
     assert "b at step 200" in raised.value.why
     assert "b at step 300" in raised.value.why
     assert "postprocess=none" in raised.value.mend
+    assert "subset=tuning postprocess=fit" in raised.value.mend
+    # `evaluate` fits on plain predictions alone: no line would make rules for these.
+    with pytest.raises(UsageError, match="other models") as raised:
+        read_postprocessing(tmp_path).require_models([A, B | {"mirror_axes": [0]}])
+    assert "postprocess=fit" not in raised.value.mend
 
 
 def test_the_cases_that_chose_the_rules_are_known_by_content(tmp_path: Path) -> None:

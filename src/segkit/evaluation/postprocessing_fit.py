@@ -199,8 +199,8 @@ def _require_enough(cases: Sequence[Regions]) -> None:
             f"post-processing is fitted on {MIN_CASES} cases of {MIN_GROUPS} people (groups) or more",
             where="postprocess=fit",
             why=f"there are {len(cases)} cases of {len(groups)}",
-            mend="fit on the folds of a cross-validation, which have every case; or train with a larger "
-            "data.split.tuning",
+            mend="train with a larger data.split.tuning; or fit on the folds of a cross-validation, which have every "
+            "case: python -m segkit.evaluate run=<their folder> subset=test postprocess=fit",
         )
 
 

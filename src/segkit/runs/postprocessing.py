@@ -1,6 +1,6 @@
 """postprocessing.json: the rules that were fitted for a run, or for the runs of an ensemble, read back and understood."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ from segkit.runs.files import read_json
 from segkit.runs.model_identity import Models, are_models, models_text, same_models
 
 FILE = "postprocessing.json"
-_FIT = "python -m segkit.evaluate run=<these runs> postprocess=fit"
+_EVALUATE = "python -m segkit.evaluate"
+HOW_TO_FIT = (
+    f"{_EVALUATE} run=RUN subset=tuning postprocess=fit; for the mean of the folds of a cross-validation "
+    f"{_EVALUATE} run=<their folder> subset=test postprocess=fit"
+)
+"""For people, where it is not known whose rules are meant."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,18 @@ class StoredPostProcessing:
             UsageError: Naming both.
         """
         if not same_models(self.models, models):
+            mirrored = any(model.get("mirror_axes") for model in models)
+            fit = "none are fitted for mirrored predictions" if mirrored else f"or fit for these: {HOW_TO_FIT}"
             raise UsageError(
                 "the post-processing was fitted for other models",
                 where=str(self.path),
                 why=f"it is of {models_text(self.models)}; these are {models_text(models)}",
-                mend=f"postprocess=none; or fit it for these: {_FIT}",
+                mend=f"postprocess=none; {fit}",
             )
+
+    def text(self, unit: str = "mm^3") -> str:
+        """For people, before masks are changed: the rules and their file."""
+        return f"post-processing: {self.rules.text(unit)} ({self.path})"
 
     def fitted_on(self, hashes: Mapping[str, str]) -> list[str]:
         """The cases among these that chose the rules, by the content of their images: no test of the rules.
@@ -51,6 +62,17 @@ class StoredPostProcessing:
             hashes: Content hash of the images of each case.
         """
         return sorted(case_id for case_id, content in hashes.items() if content in self.fitted)
+
+
+def fit_command(runs: Sequence[Path]) -> str:
+    """The command that fits rules for a run, or for the mean of several that are all in one folder.
+
+    Args:
+        runs: Run folders; the several are the folds of a cross-validation.
+    """
+    if len(runs) == 1:
+        return f"{_EVALUATE} run={runs[0]} subset=tuning postprocess=fit"
+    return f"{_EVALUATE} run={runs[0].parent} subset=test postprocess=fit"
 
 
 def read_postprocessing(path: Path) -> StoredPostProcessing:
@@ -68,7 +90,7 @@ def read_postprocessing(path: Path) -> StoredPostProcessing:
         stored = read_json(path)
     except FileNotFoundError as error:
         why = "no such file"
-        raise UsageError("there is no post-processing", where=str(path), why=why, mend=_FIT) from error
+        raise UsageError("there is no post-processing", where=str(path), why=why, mend=HOW_TO_FIT) from error
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     models, cases = stored.get("models"), stored.get("fitting_cases")

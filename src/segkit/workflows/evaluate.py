@@ -9,6 +9,14 @@ from segkit.evaluation import Summary
 from segkit.workflows.evaluate_ensemble import evaluate_ensemble
 from segkit.workflows.evaluate_folders import evaluate_folders
 from segkit.workflows.evaluate_folds import evaluate_folds, runs_below
+from segkit.workflows.evaluate_postprocessing import (
+    FIT,
+    TUNING,
+    asked_for,
+    fit_scored,
+    require_fitting_cases,
+    require_run,
+)
 from segkit.workflows.evaluate_run import evaluate_run
 
 
@@ -22,8 +30,10 @@ def run(config: dict[str, Any]) -> Summary:
         The numbers, which are also printed and written.
 
     Raises:
-        UsageError: Neither a run nor a folder of masks is named, or both; no such run; cases that a run has seen.
-        DataError: Cases that are missing, have no label, or have the content of cases a run has seen.
+        UsageError: Neither a run nor a folder of masks is named, or both; no such run; cases that a run has seen, or
+            that rules cannot be fitted on; no rules to try.
+        DataError: Cases that are missing, have no label, or have the content of cases that a run has seen or rules
+            were fitted on; too few of them to fit rules on.
     """
     runs = _listed(config.get("run"))
     of_run, of_masks = bool(runs), config.get("predictions") is not None
@@ -35,12 +45,17 @@ def run(config: dict[str, Any]) -> Summary:
             mend="run=RUN, or predictions=FOLDER reference=FOLDER",
         )
     if of_masks:
+        require_run(config)
         return evaluate_folders(config)
+    folds = runs_below(runs[0]) if len(runs) == 1 else ()
+    require_fitting_cases(config, runs, folds)
     if len(runs) > 1:
         return evaluate_ensemble(config, runs).numbers.summary
-    folds = runs_below(runs[0])
     if not folds:
-        return evaluate_run(config, runs[0]).numbers.summary
+        done = evaluate_run(config, runs[0])
+        if asked_for(config) == FIT:
+            fit_scored([done.trained], done.regions, cases_are=TUNING, output=done.trained.directory.path)
+        return done.numbers.summary
     if config["subset"] == "held_out":
         output = config.get("output") or folds[0].parent / "evaluation" / "held_out"
         return evaluate_ensemble({**config, "output": output}, folds).numbers.summary

@@ -9,6 +9,7 @@ from segkit.data.cases import read_image
 from segkit.data.readers import mask_name
 from segkit.data.store import Store
 from segkit.evaluation import CaseResult, ClassDetail, DetailSettings, detail_case, summarise
+from segkit.evaluation.prediction_regions import Regions, regions_of_case
 from segkit.runs.leftovers import discard, temporary_beside
 from segkit.types import Case, Labels, PreparedCase
 from segkit.workflows.evaluate_variants import Variant, row_folder
@@ -41,10 +42,11 @@ class Worst:
 
 @dataclass
 class Scored:
-    """What every variant came to, in their order, and the worst cases with their arrays."""
+    """What every variant came to, in their order, the worst cases with their arrays, and regions where wanted."""
 
     counted: list[Counted]
     worst: list[Worst] = field(default_factory=list)
+    regions: list[Regions] = field(default_factory=list)
 
 
 def score_cases(
@@ -56,6 +58,7 @@ def score_cases(
     detail: DetailSettings | None,
     masks: Path | None,
     overlays: int,
+    regions: bool = False,
 ) -> Scored:
     """Score case by case, with a line each; keeps the arrays of the worst only.
 
@@ -67,6 +70,7 @@ def score_cases(
         detail: What is measured beside the counts of voxels; None: nothing.
         masks: Folder of the evaluation, where masks are written; None: they are not.
         overlays: How many of the worst are kept.
+        regions: Whether the regions of the plain predictions are kept, to fit rules on.
 
     Raises:
         DataError: A file that cannot be read, or that does not fit the model.
@@ -84,6 +88,8 @@ def score_cases(
             if masks is not None and result.prediction is not None:
                 path, like = mask_of(masks, variant.name, case), read_image(case)
                 write_mask(path, result.prediction, geometry=prepared[0].geometry, labels=labels, like=like)
+        if regions and plain.prediction is not None:
+            done.regions.append(regions_of_case(plain.prediction, prepared[0], num_classes=labels.num_classes))
         others = zip(variants[1:], scores[1:], strict=True)
         more = "".join(f"  {variant.name} {score:.3f}" for variant, score in others)
         print(f"[{number}/{len(cases)}] {case.case_id}  score {scores[0]:.3f}{more}", flush=True)

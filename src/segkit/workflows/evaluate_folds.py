@@ -12,6 +12,13 @@ from segkit.errors import DataError, UsageError
 from segkit.evaluation import Summary
 from segkit.runs.directory import RunDirectory
 from segkit.runs.leftovers import sweep_abandoned
+from segkit.workflows.evaluate_postprocessing import (
+    FIT,
+    OUT_OF_FOLD,
+    asked_for,
+    fit_scored,
+    require_rules_of_each,
+)
 from segkit.workflows.evaluate_run import evaluate_run
 from segkit.workflows.evaluate_subset import Evaluated
 from segkit.workflows.evaluate_variants import Row, forget_comparisons, write_variant
@@ -41,8 +48,9 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
         The numbers of all cases, which are also printed and written to <folder>/evaluation/<subset>.
 
     Raises:
-        UsageError: The runs mean different things, or are scored in different ways; `subset` is not `test`.
-        DataError: A case belongs to two runs.
+        UsageError: The runs mean different things, or are scored in different ways; `subset` is not `test`; a run
+            has no rules to try.
+        DataError: A case belongs to two runs; too few cases to fit rules on.
     """
     if config["subset"] != "test":
         raise UsageError(
@@ -51,6 +59,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
             why="the other roles share cases between folds",
             mend="subset=test; subset=held_out, which scores the mean of the folds; or evaluate one run",
         )
+    require_rules_of_each(config, runs)
     folder = runs[0].parent
     output = Path(config.get("output") or folder / "evaluation" / "test").expanduser().absolute()
     folds = []
@@ -77,6 +86,9 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     for line in (*numbers.lines(), *(write_variant(output, row, facts=facts) for row in others)):
         print(line)
     print(output)
+    if asked_for(config) == FIT:
+        regions = [table for fold in folds for table in fold.regions]
+        fit_scored([fold.trained for fold in folds], regions, cases_are=OUT_OF_FOLD, output=folder)
     return numbers.summary
 
 
@@ -92,7 +104,13 @@ def _pooled(rows: Sequence[Row], *, unit: str) -> Row:
         unit=unit,
         files={case: pair for row in rows for case, pair in row.numbers.files.items()},
     )
-    return Row(first.name, numbers, first.facts)
+    return Row(first.name, numbers, _shared(rows), tuple(case for row in rows for case in row.seen))
+
+
+def _shared(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the folds say of a row: once where all say the same, else in the order of the runs."""
+    said = {key: [row.facts[key] for row in rows] for key in rows[0].facts}
+    return {key: values[0] if all(value == values[0] for value in values) else values for key, values in said.items()}
 
 
 def _require_one_experiment(folds: Sequence[Evaluated]) -> None:

@@ -11,9 +11,11 @@ from segkit.data.sample import sample_root
 from segkit.data.splits import ROLES
 from segkit.data.store import Store
 from segkit.errors import DataError
+from segkit.evaluation.prediction_regions import Regions
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
 from segkit.workflows.evaluate_cases import draw_worst, mask_of, score_cases
+from segkit.workflows.evaluate_postprocessing import FIT, asked_for, require_unseen
 from segkit.workflows.evaluate_variants import Row, forget_comparisons, variants_of, write_variant
 from segkit.workflows.evaluation_tables import Numbers, detail_settings, numbers_of, write_cases, write_numbers
 from segkit.workflows.loading import TrainedRun
@@ -29,11 +31,13 @@ class Evaluated:
         members: What was scored.
         rows: What was counted and measured: the plain prediction first, then the variants.
         facts: What stands before the numbers in summary.json.
+        regions: Of the plain prediction, by case, where rules are to be fitted on them; else none.
     """
 
     members: Members
     rows: tuple[Row, ...]
     facts: dict[str, Any]
+    regions: tuple[Regions, ...] = ()
 
     @property
     def trained(self) -> TrainedRun:
@@ -58,23 +62,32 @@ def evaluate_subset(config: Mapping[str, Any], members: Members, *, output: Path
         The numbers, which are also printed and written.
 
     Raises:
-        UsageError: Cases are asked for that a model has seen; a variant that would be nothing new.
-        DataError: Cases are missing, have no label, or a model has seen them under whatever name.
+        UsageError: Cases are asked for that a model has seen; a variant that would be nothing new; no such rules.
+        DataError: Cases are missing, have no label, or a model, or the rules, have seen them under whatever name.
     """
     subset: Subset = config["subset"]
     first, models, labels = members.first, members.models, members.first.plan.labels
     cache = config.get("paths", {}).get("cache")
     store = Store(first.prepared_cases if cache is None else Path(cache).expanduser().absolute())
     cases = cases_of(first, models, subset, root=config.get("data", {}).get("root"))
-    seen = seen_by(models, {case.case_id: store.content_hash(case.images) for case in cases})
+    hashes = {case.case_id: store.content_hash(case.images) for case in cases}
+    seen = seen_by(models, hashes)
     label = label_of(subset, seen, allow_seen=config.get("allow_seen", False))
-    variants = variants_of(config, members)
+    require_unseen(config, label, first.directory.path)
+    variants = variants_of(config, members, hashes)
     sweep_abandoned(output)
     started = time.perf_counter()
     detail = detail_settings(config, first.settings.lesion, labels)
     masks = output if config.get("save_predictions") else None
     scored = score_cases(
-        members, cases, store, variants=variants, detail=detail, masks=masks, overlays=config["overlays"]
+        members,
+        cases,
+        store,
+        variants=variants,
+        detail=detail,
+        masks=masks,
+        overlays=config["overlays"],
+        regions=asked_for(config) == FIT,
     )
     rows = [
         Row(
@@ -89,10 +102,11 @@ def evaluate_subset(config: Mapping[str, Any], members: Members, *, output: Path
                 files={case.case_id: (_label(case), mask_of(output, variant.name, case)) for case in cases},
             ),
             variant.facts,
+            variant.seen,
         )
         for variant, counted in zip(variants, scored.counted, strict=True)
     ]
-    done = Evaluated(members, tuple(rows), facts_of(members, subset, label, seen))
+    done = Evaluated(members, tuple(rows), facts_of(members, subset, label, seen), tuple(scored.regions))
     forget_comparisons(output)
     write_cases(output, done.numbers, note=label if label == SEEN else "")
     draw_worst(output / "overlays", scored.worst, labels, label=label)

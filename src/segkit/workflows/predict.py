@@ -115,7 +115,7 @@ def _postprocessing(members: Sequence[TrainedRun], postprocess: str) -> PostProc
     found = postprocessing_for(runs, models_of(members), plan.labels, postprocess=postprocess)
     if found is None:
         return None
-    print(f"post-processing: {found.rules.text(size_unit(plan.unit, plan.dimensions))} ({found.path})")
+    print(found.text(size_unit(plan.unit, plan.dimensions)))
     return found.rules
 
 
