@@ -93,8 +93,7 @@ def _panel(axes: Axes, points: Sequence[Point], *, label_budgets: bool) -> None:
 def _caption(best: Sequence[Point]) -> str:
     """What the marks are, and the paired differences to the peer with the same chance."""
     dice = best[0].dice
-    seeds = max(len(point.seeds.means) for point in best)
-    text = f"Mean and 95 % interval over {dice.n_groups} people ({dice.n} cases); small circles: {seeds} seeds."
+    text = f"Mean and 95 % interval over {dice.n_groups} people ({dice.n} cases); small circles: the seeds."
     gains = [p for p in best if p.name.startswith("peer-same-chance") and p.gain is not None]
     if gains:
         each = "; ".join(f"{point.budget}: {signed(point.gain)}" for point in gains if point.gain is not None)
