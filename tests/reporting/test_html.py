@@ -18,4 +18,5 @@ def test_parts_without_content_leave_no_trace():
 
 
 def test_numbers_are_set_as_numbers_from_the_column_on():
-    assert table(["a", "b"], [["x", "1"]], numbers_from=1).count('class="number"') == 1
+    assert table(["a", "b"], [["x", "1"]], numbers_from=1).count('<td class="number">') == 1
+    assert table(["a", "b"], [["x", "1"]], numbers_from=1).count('<th class="number">b</th>') == 1

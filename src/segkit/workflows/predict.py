@@ -15,6 +15,7 @@ from segkit.ops.freed_memory import keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
+from segkit.workflows.contact_sheet import contact_sheet
 from segkit.workflows.loading import TrainedRun, load, load_from, models_of
 from segkit.workflows.memory_limit import MemoryLimit
 from segkit.workflows.postprocessing import STORED, postprocessing_for
@@ -55,8 +56,9 @@ def run(config: dict[str, Any]) -> list[Path]:
     rules = _postprocessing(members, config.get("postprocess", STORED))
     record = _record(members, average, rules)
     kept = _prepare_output(output, targets, record, overwrite=config.get("overwrite", False))
+    sheet = contact_sheet(config, output, dict(zip(targets, cases, strict=True)), members)
     jobs = [
-        Job(f"[{number}/{len(cases)}] {case.case_id}", case, target, probability_path(output, case))
+        Job(f"[{number}/{len(cases)}] {case.case_id}", case, target, probability_path(output, case), sheet)
         for number, (case, target) in enumerate(zip(cases, targets, strict=True), start=1)
     ]
     if wanted:
@@ -64,6 +66,8 @@ def run(config: dict[str, Any]) -> list[Path]:
     limit = MemoryLimit(members, memory_gb=config.get("memory_gb"), scratch=output)
     faults = Predicting(limit, average=average, probabilities=wanted, postprocessing=rules).all(jobs, kept=kept)
     _write_errors(output / ERRORS, faults)
+    if sheet is not None:
+        print(sheet.finish([(job.case.case_id, error) for job, error in faults]))
     if faults:
         raise DataError(
             f"{len(faults)} of {len(cases)} images could not be predicted",

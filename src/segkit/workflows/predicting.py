@@ -23,6 +23,7 @@ from segkit.ops.lack_of_memory import is_out_of_memory
 from segkit.planning.prediction_memory import PredictionMemory
 from segkit.types import Case, Geometry, PreparedCase
 from segkit.workflows.beside import ReadAhead, WriteBehind
+from segkit.workflows.contact_sheet import ContactSheet
 from segkit.workflows.loading import TrainedRun, prepare_for, streams
 from segkit.workflows.masks import write_mask
 from segkit.workflows.memory_limit import MemoryLimit
@@ -39,12 +40,14 @@ class Job:
         case: The image.
         target: Where its mask goes.
         probabilities: Where its probabilities go, if they are wanted.
+        sheet: Draws it, if that is wanted.
     """
 
     heading: str
     case: Case
     target: Path
     probabilities: Path
+    sheet: ContactSheet | None = None
 
 
 Faults: TypeAlias = list[tuple[Job, DataError]]
@@ -169,6 +172,8 @@ class Predicting:
             kept.write(job.probabilities, like=like)
         else:
             job.probabilities.unlink(missing_ok=True)  # those of a mask that is replaced
+        if job.sheet is not None:
+            job.sheet.draw(job.target, like, prediction)
         write_mask(job.target, prediction, geometry=geometry, labels=labels, like=like)
 
     def _written(self, job: Job, started: float, future: Future[None]) -> None:
