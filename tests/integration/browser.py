@@ -66,8 +66,11 @@ class Browser:
 
     def text(self) -> str:
         """What a reader sees."""
-        script = {"script": "return document.body.innerText", "args": []}
-        return str(self._ask("POST", f"{self._session}/execute/sync", script))
+        return str(self.run("return document.body.innerText"))
+
+    def run(self, script: str) -> Any:
+        """What a script returns in the page."""
+        return self._ask("POST", f"{self._session}/execute/sync", {"script": script, "args": []})
 
     def wait_for(self, *words: str, seconds: float = 40) -> str:
         """The page's text once it holds all words.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.lesion_detection import PANOPTIC_IOU, overlaps, share_by_size
+from segkit.metrics.lesion_detection import PANOPTIC_IOU, are_lesions, overlaps, share_by_size
 
 
 def line(*runs, length=40):
@@ -132,3 +132,10 @@ def test_refusals():
         overlaps(line(), line()).matched(1.5)
     with pytest.raises(ValueError, match="shape"):
         overlaps(np.zeros((2, 3), int), np.zeros((3, 2), int))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "cases", "expected"), [(10, 10, False), (14, 10, False), (15, 10, True), (0, 0, False)]
+)
+def test_lesions_are_several_a_case_and_organs_are_one(pieces, cases, expected):
+    assert are_lesions(pieces, cases) is expected

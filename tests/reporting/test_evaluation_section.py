@@ -1,5 +1,6 @@
 """What an evaluation looks like in the report: the numbers of its files, and nothing else."""
 
+import csv
 import json
 import re
 
@@ -18,7 +19,7 @@ from segkit.evaluation import (
     write_summary,
 )
 from segkit.reporting.evaluation_section import evaluation_sections, interval_text, worst_cases
-from segkit.runs.directory import RunDirectory
+from segkit.reporting.pictures import Pictures
 from segkit.types import Labels
 
 LABELS = Labels(names=("background", "lesion <b>"), ids=(0, 1))
@@ -47,6 +48,10 @@ def evaluated(folder, *, instances=False):
     return json.loads((folder / "summary.json").read_text())
 
 
+def sections(folder, **keys):
+    return "".join(evaluation_sections(folder, [], Pictures(folder), **keys))
+
+
 def cells(text, heading):
     """The cells of the first row of the table whose head holds `heading`."""
     table = next(part for part in text.split("<table>")[1:] if heading in part.split("</thead>")[0])
@@ -55,7 +60,7 @@ def cells(text, heading):
 
 def test_the_numbers_are_those_of_the_summary(tmp_path):
     summary = evaluated(tmp_path / "evaluation" / "test")
-    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    text = sections(tmp_path)
     surface, lesion = summary["surface"]["lesion <b>"], summary["lesions"]["lesion <b>"]
     name, hd95, assd, nsd, within, similarity, missed, invented, n = cells(text, "HD95, mm")
     assert name == "lesion &lt;b&gt;"
@@ -77,11 +82,11 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
 def test_a_variant_is_a_row_below_the_plain_numbers(tmp_path, interval):
     folder = tmp_path / "evaluation" / "held_out"
     evaluated(folder)
-    assert "in another way" not in "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    assert "in another way" not in sections(tmp_path)
     (folder / "mirrored").mkdir()
     row = {"candidate": 0.8712, "difference": 0.0215, "interval": interval, "n": 11}
     (folder / "mirrored" / "comparison.json").write_text(json.dumps({"rows": [row | {"candidate": 0.1}, row]}))
-    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    text = sections(tmp_path)
     assert "Evaluation of the held-out cases" in text
     difference = "+0.021 [+0.011, +0.032]" if interval else "+0.021"
     assert cells(text, "difference") == ["mirrored", "0.871", difference, "11"]
@@ -89,13 +94,49 @@ def test_a_variant_is_a_row_below_the_plain_numbers(tmp_path, interval):
 
 def test_instances_have_a_ceiling(tmp_path):
     summary = evaluated(tmp_path / "evaluation" / "test", instances=True)
-    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    text = sections(tmp_path)
     ceiling = summary["lesions"]["lesion <b>"]["ceiling"]
     assert "would score" in text
     assert cells(text.split("would score")[1], "PQ")[1:] == [
         interval_text(ceiling["f1"]),
         interval_text(ceiling["panoptic_quality"]),
     ]
+
+
+def test_what_was_missed_and_invented_is_named_the_largest_first(tmp_path):
+    evaluated(tmp_path / "evaluation" / "test")
+    path = tmp_path / "evaluation" / "test" / "per_case.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[5] |= {"n_reference": "0", "n_prediction": "7", "dice": ""}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    text = sections(tmp_path)
+    assert cells(text, "missed or invented") == ["c00", "lesion &lt;b&gt;", "missed", rows[0]["n_reference"]]
+    assert '<td>c05</td><td>lesion &lt;b&gt;</td><td>invented</td><td class="number">7</td>' in text
+
+
+def test_the_worst_cases_are_drawn_in_their_order_and_what_is_not_drawn_is_named(tmp_path):
+    evaluated(tmp_path / "evaluation" / "test")
+    overlays, fold = (tmp_path / one / "evaluation" / "test" / "overlays" for one in (".", "fold"))
+    for path in (overlays / "01-c00.png", overlays / "02-c01.png", fold / "01-c02.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+    text = sections(tmp_path, drawn_by=[tmp_path / "fold"])
+    assert re.findall(r"<figcaption>(c\d\d): mean Dice", text) == ["c00", "c01", "c02"]
+    assert "Not drawn: c03, c04, c05, c06, c07, c08, c09." in text
+
+
+def test_titles_and_what_is_no_result(tmp_path):
+    for subset in ("test", "held_out", "tuning"):
+        evaluated(tmp_path / "evaluation" / subset)
+    text = sections(tmp_path, titles={"held_out": "The ensemble"})
+    titles = ["Evaluation of the test cases", "The ensemble", "Evaluation of the tuning cases"]
+    assert re.findall("<h2>(.*?)</h2>", text) == titles
+    assert text.count('<p class="warning">') == 1
+    assert text.index('<p class="warning">') > text.index(titles[2])
 
 
 @pytest.mark.parametrize(
@@ -128,8 +169,8 @@ def test_the_worst_cases_come_first_and_an_undefined_dice_does_not_count_as_zero
 def test_classes_that_were_not_annotated_everywhere_are_told(tmp_path):
     folder = tmp_path / "evaluation" / "test"
     summary = evaluated(folder)
-    assert "Not annotated" not in "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    assert "Not annotated" not in sections(tmp_path)
     summary["classes"]["lesion <b>"]["not_annotated_cases"] = 5
     (folder / "summary.json").write_text(json.dumps(summary))
-    text = "".join(evaluation_sections(RunDirectory(tmp_path), []))
+    text = sections(tmp_path)
     assert "Not annotated, and not applicable there: lesion &lt;b&gt; in 5 of 12 cases." in text

@@ -66,6 +66,13 @@ def run(tmp_path):
     (evaluation / "per_case.csv").write_text(_per_case())
     run.per_case.write_text(_per_case())
     draw_curves(run.metrics, run.overlays / "case_00.png")
+    draw_curves(run.metrics, evaluation / "overlays" / "01-case_00.png")
+    alike = {"level": "warning", "what": "odd spacing", "file": "", "why": "5 mm", "mend": "resample it"}
+    findings = [alike | {"case": f"case_{i:02d}"} for i in range(5)]
+    findings.append(
+        {"level": "note", "what": "no groups are given", "case": "", "file": "", "why": "", "mend": "name them"}
+    )
+    run.findings.write_text(json.dumps({"findings": findings}))
     return run
 
 
@@ -115,6 +122,12 @@ def test_one_file_that_loads_nothing_and_says_all(run):
         "2.13.0",
         "not installed",
         "posterior <b>",
+        "odd spacing",
+        "case_02",
+        "2 more cases",
+        "name them",
+        "case_00: mean Dice 0.550",
+        "overlays/case_00.png",
     ):
         assert expected in text, expected
     assert "<b>" not in path.read_text()

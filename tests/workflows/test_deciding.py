@@ -25,3 +25,11 @@ def test_a_plan_is_made_once_and_follows_two_keys(run_config, tmp_path, monkeypa
     assert read_json(directory.plan) == changed.to_json()
     unset = {**config, "validation": {**config["validation"], "every_n_epochs": None, "tile_batch": None}}
     assert decide(unset, directory, device)[1] == changed  # null leaves what was decided
+
+
+def test_what_the_check_has_found_is_kept_for_the_report(run_config, tmp_path) -> None:
+    directory = RunDirectory(tmp_path / "run").create()
+    opened, _ = decide(run_config("run"), directory, device_facts("cpu"))
+    stored = read_json(directory.findings)["findings"]
+    assert stored == [finding.to_json() for finding in opened.findings]
+    assert "no groups are given" in {one["what"] for one in stored}

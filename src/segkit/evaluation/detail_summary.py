@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from segkit.evaluation.detail import ClassDetail, DetailSettings
-from segkit.metrics.lesion_detection import PANOPTIC_IOU, Detection, share_by_size
+from segkit.metrics.lesion_detection import PANOPTIC_IOU, Detection, are_lesions, share_by_size
 from segkit.metrics.overlap import overlap
 from segkit.metrics.uncertainty import Interval, finite_or_none, mean_interval
 from segkit.types import Labels
 
 LESION_METRICS = ("f1", "recall", "precision", "panoptic_quality", "component_dice")
-_SEVERAL = 1.5
-"""Reference lesions a case from which a class is of lesions, and its table is printed."""
 
 RULES = {
     "surface": "both sides empty: not applicable; one side empty: missed or invented, NSD 0, and the image's diagonal "
@@ -181,7 +179,7 @@ class DetailSummary:
         within = f"{next(iter(tolerances)):g}" if len(tolerances) == 1 else named
         rule = f"elements of surfaces by {self.settings.weighting}, HD95 {self.settings.hausdorff}"
         yield f"NSD within {within} {self.unit}; {rule}"
-        several = [one for one in self.lesions if one.counts["reference"] >= _SEVERAL * max(one.by_case["f1"].n, 1)]
+        several = [one for one in self.lesions if are_lesions(one.counts["reference"], one.by_case["f1"].n)]
         if several:
             yield from self._lesion_table(several)
 

@@ -23,6 +23,17 @@ from jaxtyping import Int
 
 PANOPTIC_IOU = 0.5
 """IoU from which a pair counts for the panoptic quality."""
+_SEVERAL = 1.5
+
+
+def are_lesions(pieces: int, cases: int) -> bool:
+    """Whether the pieces of a class are worth counting one by one: an organ has one a case, lesions are several.
+
+    Args:
+        pieces: Of the references of all cases together.
+        cases: Cases with any.
+    """
+    return pieces >= _SEVERAL * max(cases, 1)
 
 
 @dataclass(frozen=True)

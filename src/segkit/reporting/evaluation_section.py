@@ -3,57 +3,63 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
 
 from segkit.evaluation.comparison_files import COMPARISON
+from segkit.metrics.lesion_detection import are_lesions
 from segkit.reporting.html import paragraph, picture, section, table
-from segkit.runs.directory import RunDirectory
+from segkit.reporting.pictures import Pictures, drawn_cases
 from segkit.runs.files import read_json
 
 METRICS: Final = ("dice", "iou", "precision", "recall")
-_WORST = 10
-_SEVERAL = 1.5
-"""Lesions a case from which they are worth a table."""
+SEEN: Final = "SEEN CASES"
+_RESULTS = ("test", "held_out")
+"""Subsets whose scores are a result; others have chosen or made the model."""
+_WORST, _NAMED = 10, 20
 
 
-def evaluation_sections(run: RunDirectory, problems: list[str]) -> Iterator[str]:
-    """A section for each evaluation in the folder: classes with intervals, false positives, worst cases."""
-    summaries = sorted(
-        run.path.glob("evaluation/*/summary.json"), key=lambda p: (p.parent.name != "test", p.parent.name)
-    )
+def evaluation_sections(
+    folder: Path,
+    problems: list[str],
+    pictures: Pictures,
+    *,
+    titles: Mapping[str, str] | None = None,
+    drawn_by: Sequence[Path] = (),
+) -> Iterator[str]:
+    """A section for each evaluation in the folder: classes with intervals, what was missed and invented, worst cases.
+
+    Args:
+        folder: Of the run or the sweep.
+        problems: Takes note of files that are damaged.
+        pictures: Room for overlays.
+        titles: Of the sections, by subset, where they are not the usual ones.
+        drawn_by: Folders of runs whose evaluations of the same subset have drawn these cases.
+    """
+    summaries = sorted(folder.glob("evaluation/*/summary.json"), key=lambda p: (p.parent.name != "test", p.parent.name))
     for path in summaries:
-        summary = read_record(path, problems)
+        summary, subset = read_record(path, problems), path.parent.name
         if not summary.get("classes"):
             continue
-        subset = path.parent.name
-        unseen = subset in ("test", "held_out")
-        rows = [(name, summary["classes"][name]) for name in summary["classes"]]
-        rows += [("mean", summary["mean"])] if len(rows) > 1 else []
-        yield section(
-            f"Evaluation of the {subset.replace('_', '-')} cases",
-            paragraph(str(summary["label"]), kind="note" if unseen else "warning") if summary.get("label") else "",
-            paragraph(
-                f"{summary['n_cases']} cases of {summary['n_groups']} people. Mean over the cases that have the class, "
-                "95 % t interval by person; no interval below 6 people. Dice is F1."
-            ),
-            table(
-                ("class", *METRICS, "n"),
-                [(name, *(interval_text(of[m]) for m in METRICS), str(of["dice"]["n"])) for name, of in rows],
-                numbers_from=1,
-            ),
-            _false_positives(summary["classes"]),
-            _not_annotated(summary["classes"], summary.get("n_cases")),
-            _score_line(summary),
-            *_variants(path.parent, problems),
-            *_surfaces(summary),
-            *_lesions(summary),
-            _dice_by_size(path.parent / "per_case.csv"),
-            *_worst(path.parent / "per_case.csv"),
-        )
+        cases = read_rows(path.with_name("per_case.csv"))
+        places = [one / "evaluation" / subset / "overlays" for one in (folder, *drawn_by)]
+        title = (titles or {}).get(subset, f"Evaluation of the {subset.replace('_', '-')} cases")
+        numbers = _numbers(summary, cases, subset, variants=_variants(path.parent, problems))
+        yield section(title, *numbers, *_worst(cases, drawn_cases(places), pictures))
+
+
+def class_table(summary: Mapping[str, Any]) -> str:
+    """Dice, IoU, precision and recall by class, with intervals, and their means over the classes."""
+    rows = list(summary["classes"].items())
+    rows += [("mean", summary["mean"])] if len(rows) > 1 else []
+    return table(
+        ("class", *METRICS, "n"),
+        [(name, *(interval_text(of[m]) for m in METRICS), str(of["dice"]["n"])) for name, of in rows],
+        numbers_from=1,
+    )
 
 
 def interval_text(entry: Mapping[str, Any]) -> str:
@@ -108,6 +114,27 @@ def read_record(path: Path, problems: list[str]) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _numbers(
+    summary: Mapping[str, Any], cases: Sequence[Mapping[str, str]], subset: str, *, variants: Iterable[str]
+) -> Iterator[str]:
+    label = summary.get("label")
+    is_result = subset in _RESULTS and label != SEEN
+    yield paragraph(f"Label: {label}", kind="note" if is_result else "warning") if label else ""
+    yield paragraph(
+        f"{summary['n_cases']} cases of {summary['n_groups']} people. Mean over the cases that have the class, "
+        "95 % t interval by person; no interval below 6 people. Dice is F1."
+    )
+    yield class_table(summary)
+    yield _score_line(summary)
+    yield from variants
+    yield _false_positives(summary["classes"])
+    yield _not_annotated(summary["classes"], summary.get("n_cases"))
+    yield from _missed_and_invented(cases)
+    yield from _surfaces(summary)
+    yield from _lesions(summary)
+    yield _dice_by_size(cases)
+
+
 def _score_line(summary: Mapping[str, Any]) -> str:
     score = summary.get("score")
     return paragraph(f"Composite score {score:.4f} = {summary.get('score_formula', '')}") if score is not None else ""
@@ -151,12 +178,34 @@ def _not_annotated(classes: Mapping[str, Mapping[str, Any]], n_cases: object) ->
     return paragraph(f"Not annotated, and not applicable there: {', '.join(partly)}.") if partly else ""
 
 
-def _worst(per_case: Path) -> Iterator[str]:
-    worst = worst_cases(read_rows(per_case), _WORST)
-    if worst:
-        yield paragraph(f"The {len(worst)} lowest cases:")
-        rows = [(case, f"{mean:.3f}", text) for case, mean, text in worst]
-        yield table(("case", "mean Dice", "by class"), rows)
+def _missed_and_invented(cases: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Each case of which a class was found nowhere, or of which one was found that is not there; the largest first."""
+    found = []
+    for row in cases:
+        true, guessed = int(row.get("n_reference") or 0), int(row.get("n_prediction") or 0)
+        if (true > 0) != (guessed > 0):
+            found.append((true + guessed, row["case_id"], row["class"], "missed" if true else "invented"))
+    if not found:
+        return
+    largest = sorted(found, key=lambda one: (-one[0], one[1:]))[:_NAMED]
+    more = f"; the largest {_NAMED} of {len(found)}" if len(found) > _NAMED else ""
+    yield paragraph(f"Missed: the reference has the class, no voxel of it was predicted. Invented: the reverse{more}.")
+    rows = [(case, name, how, str(voxels)) for voxels, case, name, how in largest]
+    yield table(("case", "class", "missed or invented", "voxels"), rows, numbers_from=3)
+
+
+def _worst(cases: Sequence[Mapping[str, str]], drawn: Mapping[str, Path], pictures: Pictures) -> Iterator[str]:
+    """The cases of the lowest Dice, as numbers and, where they were drawn, as pictures."""
+    worst = worst_cases(cases, _WORST)
+    if not worst:
+        return
+    yield paragraph(f"The {len(worst)} lowest cases:")
+    yield table(("case", "mean Dice", "by class"), [(case, f"{mean:.3f}", text) for case, mean, text in worst])
+    for case, mean, text in worst:
+        if case in drawn:
+            yield pictures.show(drawn[case], caption=f"{case}: mean Dice {mean:.3f} ({text})")
+    if missing := ", ".join(case for case, _, _ in worst if case not in drawn):
+        yield paragraph(f"Not drawn: {missing}. `evaluate overlays={_WORST}` draws the lowest ten.", kind="note")
 
 
 def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -193,7 +242,7 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
 def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     """Lesions one by one, by class; then how many were found of each size."""
     lesions = summary.get("lesions") or {}
-    if not any(of["counts"]["reference"] >= _SEVERAL * max(of["f1"]["n"], 1) for of in lesions.values()):
+    if not any(are_lesions(of["counts"]["reference"], of["f1"]["n"]) for of in lesions.values()):
         return  # organs: one piece a case
     yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
     yield table(
@@ -233,10 +282,10 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
         yield table(("class", "F1", "PQ"), rows, numbers_from=1)
 
 
-def _dice_by_size(per_case: Path) -> str:
+def _dice_by_size(cases: Sequence[Mapping[str, str]]) -> str:
     """A picture: Dice of each case and class against the size of its reference."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for row in read_rows(per_case):
+    for row in cases:
         if row.get("dice") and int(row.get("n_reference") or 0):
             points.setdefault(row["class"], []).append((float(row["n_reference"]), float(row["dice"])))
     if sum(map(len, points.values())) < _WORST:

@@ -6,19 +6,22 @@ missing there is left out here; a damaged file is named.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from segkit.reporting.calibration_section import calibration_section
 from segkit.reporting.curves import Series, curves_png, read_series
 from segkit.reporting.evaluation_section import evaluation_sections, read_record, read_rows, worst_cases
 from segkit.reporting.html import folded, heading, page, paragraph, picture, section, table
+from segkit.reporting.pictures import Pictures
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import atomic_write
 from segkit.runs.standing import standing
 
-_MAX_PICTURES, _MAX_PICTURE_BYTES = 12, 6_000_000
 _OPTIMISTIC = "selection score (optimistic)"
+_ALIKE = 3
 
 
 def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
@@ -37,26 +40,37 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
     run.load_config()
     facts = standing(run)
     problems: list[str] = list(facts["problems"])
-    documents = {path.stem: read_record(path, problems) for path in (run.plan, run.split, run.env)}
+    documents = {path.stem: read_record(path, problems) for path in (run.plan, run.split, run.findings, run.env)}
+    pictures = Pictures(run.path)
     sections = [
-        heading(run.name),
-        paragraph("Made by segkit. Research software, not a medical device.", kind="note"),
-        *(paragraph(problem, kind="warning") for problem in problems),
         section("Run", _run_table(facts)),
-        *evaluation_sections(run, problems),
-        section("Tuning cases", _tuning(run)),
+        *evaluation_sections(run.path, problems, pictures),
+        calibration_section(run.path, problems),
+        section("Tuning cases", _tuning(run), *_drawn(run, pictures)),
         section("Curves", _curves(run)),
-        section("Pictures", *_pictures(run)),
-        section("Data", _roles(documents["split"])),
+        section("Data", _roles(documents["split"]), *_findings(documents["findings"])),
         section("Plan", _plan(documents["plan"])),
         section("Time and memory", _timing(read_series(run.timings))),
         section("Environment", _environment(documents["env"])),
         section("Configuration", folded("config.yaml", run.config.read_text(encoding="utf-8"))),
     ]
-    target = output or run.report
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(target, page(f"segkit: {run.name}", (part for part in sections if part)))
-    return target
+    return write_page(output or run.report, run.name, sections, problems)
+
+
+def write_page(path: Path, name: str, sections: Iterable[str], problems: Iterable[str]) -> Path:
+    """Write a report: its name, what it is not, what is wrong with it, and its sections.
+
+    Args:
+        path: File to write; its folder is made.
+        name: Of the run or the sweep.
+        sections: Those that are empty are left out.
+        problems: Files that are damaged or do not go together.
+    """
+    head = [heading(name), paragraph("Made by segkit. Research software, not a medical device.", kind="note")]
+    head += [paragraph(problem, kind="warning") for problem in problems]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, page(f"segkit: {name}", [*head, *(part for part in sections if part)]))
+    return path
 
 
 def _curves(run: RunDirectory) -> str:
@@ -92,24 +106,34 @@ def _tuning(run: RunDirectory) -> str:
     return paragraph(remark, kind="note") + table(("case", "mean Dice", "by class"), listed)
 
 
-def _pictures(run: RunDirectory) -> Iterator[str]:
-    """Evaluated cases first, then the tuning cases; as many as the file may hold."""
-    found = [*sorted(run.path.glob("evaluation/*/overlays/*.png")), *sorted(run.overlays.rglob("*.png"))]
-    size = 0
-    for path in found[:_MAX_PICTURES]:
-        png = path.read_bytes()
-        size += len(png)
-        if size > _MAX_PICTURE_BYTES:
-            break
-        yield picture(png, caption=str(path.relative_to(run.path)))
-    if len(found) > _MAX_PICTURES or size > _MAX_PICTURE_BYTES:
-        yield paragraph(f"{len(found)} pictures in all, in the run folder.", kind="note")
+def _drawn(run: RunDirectory, pictures: Pictures) -> Iterator[str]:
+    """Overlays of tuning cases, in what room the evaluated ones have left."""
+    for path in sorted(run.overlays.rglob("*.png")):
+        yield pictures.show(path)
+    yield pictures.note()
 
 
 def _roles(split: Mapping[str, Any]) -> str:
     shown = ("train", "tuning", "test", *(("held_out",) if split.get("held_out") else ()))
     rows = [(role.replace("_", " "), str(len(split[role]))) for role in shown if role in split]
     return table(("role", "cases"), rows, numbers_from=1)
+
+
+def _findings(findings: Mapping[str, Any]) -> Iterator[str]:
+    """What the check of the data has found; of many alike the first few."""
+    keys = ("level", "what", "case", "file", "why", "mend")
+    records = [tuple(str(one.get(key) or "") for key in keys) for one in findings.get("findings", ())]
+    total, shown = Counter(record[:2] for record in records), Counter[tuple[str, ...]]()
+    rows = []
+    for level, what, case, file, why, mend in records:
+        shown[level, what] += 1
+        if shown[level, what] <= _ALIKE:
+            rows.append((level, what, ", ".join(part for part in (case, file) if part), why, mend))
+        elif shown[level, what] == total[level, what]:
+            rows.append((level, what, f"{total[level, what] - _ALIKE} more cases", "", ""))
+    if rows:
+        yield paragraph("Findings of the check of the training and tuning cases:")
+        yield table(("", "what", "where", "why", "what mends it"), rows)
 
 
 def _plan(plan: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from segkit.runs.files import read_json
 from segkit.runs.model_identity import Models, are_models, models_text, same_models
 
 FILE = "calibration.json"
+TABLE = "calibration_per_case.csv"
+"""Beside it: the numbers of each test case."""
 
 
 def temperature_of(folder: Path, models: Models) -> float:

@@ -76,6 +76,11 @@ class RunDirectory:
         return self.path / "split.json"
 
     @property
+    def findings(self) -> Path:
+        """Warnings and notes on the data, as of the latest life."""
+        return self.path / "findings.json"
+
+    @property
     def budget(self) -> Path:
         """What `trainer.budget` was made into."""
         return self.path / "budget.json"

@@ -39,7 +39,7 @@ def decide(
     *,
     measure: Callable[[Opened, Plan], Plan] | None = None,
 ) -> tuple[Opened, Plan]:
-    """Roles and plan: those of the run where it has them, else made now; both are written.
+    """Roles and plan: those of the run where it has them, else made now; written, with what the data's check found.
 
     Args:
         config: Resolved configuration.
@@ -64,6 +64,7 @@ def decide(
     hold_to_decisions(directory.checkpoints, {"plan": kept, "roles": who}, run_name=directory.name)
     write_json(directory.plan, plan.to_json())
     write_json(directory.split, opened.roles.to_json())
+    write_json(directory.findings, {"findings": [finding.to_json() for finding in opened.findings]})
     return opened, plan
 
 
