@@ -22,7 +22,7 @@ def _template() -> bytes:
     """An empty store: importing MLflow and making its tables takes seconds, so once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within MLflow
-        from segkit.tracking.mlflow import MlflowClient  # by way of segkit, which turns telemetry off first
+        from segkit.tracking.connection import MlflowClient  # by way of segkit, which turns telemetry off first
 
         with tempfile.TemporaryDirectory() as folder:
             MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments(max_results=1)

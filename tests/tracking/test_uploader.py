@@ -36,9 +36,6 @@ class Fake:
     def sync(self) -> None:
         self._call("sync")
 
-    def rebuild(self) -> None:
-        self._call("rebuild")
-
     def finish(self, status, *, reason="") -> None:
         self._call(f"finish {status} {reason}".strip())
 
@@ -131,11 +128,6 @@ def test_after_failures_the_end_waits_less(fake: Fake, tmp_path: Path, monkeypat
     fake.gate.clear()
     assert not uploader.end("FINISHED")
     fake.gate.set()
-
-
-def test_the_end_of_a_run_that_nobody_trains_is_rebuilt_from_its_folder(fake: Fake, uploader: Uploader) -> None:
-    assert uploader.end()
-    assert fake.calls == ["rebuild"]
 
 
 def test_two_writers_of_one_copy_wait_for_each_other(fake: Fake, tmp_path: Path, caplog) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -73,7 +72,7 @@ def test_scores_of_an_evaluation_reach_the_copy_once(copied_run):
     assert {key: value for key, _, value in in_store(store, without=()) if key.startswith("test/")} == found
     ((where,),) = select(store, "SELECT artifact_uri FROM runs")
     files = Path(where.removeprefix("file://")) / "evaluation"
-    assert {path.name for path in (files / "test").iterdir()} == {"per_case.csv", "summary.json"}
+    assert {path.name for path in (files / "test").iterdir()} == {"nnunet", "per_case.csv", "summary.json"}
     assert "SEEN CASES" in (files / "train" / "per_case.csv").read_text()
 
 
@@ -88,7 +87,7 @@ def test_an_evaluation_asks_no_server_that_only_the_run_folder_names(copied_run,
     run, _ = copied_run
     begin_life(run, run.load_config(), store="http://elsewhere.example:5000", experiment="e")
     asked = []
-    monkeypatch.setattr(copying, "Uploader", lambda *_, **__: SimpleNamespace(end=lambda **keys: asked.append(keys)))
+    monkeypatch.setattr(copying, "mirror_within", lambda *_, **keys: asked.append(keys))
     score(run)
     assert asked == []
     assert "segkit.sync" in capsys.readouterr().out

@@ -1,14 +1,16 @@
-"""What a run folder has for its copy: files, the ending, the selected checkpoint. Imports no MLflow."""
+"""What a run folder, or a sweep's, has for its copy: files, the ending, the selected checkpoint. Imports no MLflow."""
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from segkit.runs import calibration
 from segkit.runs.directory import RunDirectory
 from segkit.runs.manifest import Entry, checkpoint_path, checkpoint_steps
 from segkit.runs.scores import read_entry
+from segkit.runs.sweep import SweepDirectory
 from segkit.tracking.facts import facts_path
 from segkit.tracking.journal import CLOCK, read_rows
 
@@ -35,17 +37,19 @@ def is_running(run: RunDirectory) -> bool:
 
 def files_at_start(run: RunDirectory) -> list[Path]:
     """Files of a run that are there from its start."""
-    paths = (run.config, run.plan, run.split, run.env)
+    paths = (run.config, run.plan, run.split, run.findings, run.env)
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
 def files_of(run: RunDirectory) -> list[tuple[Path, str]]:
     """Every file that goes to MLflow and its name there; no links, which may lead out of the folder."""
-    evaluations = sorted((run.path / "evaluation").glob("*/summary.json"))
     found = [*files_at_start(run), run.per_case, run.curves, run.report, *sorted(run.overlays.rglob("*"))]
-    found += [file for summary in evaluations for file in (summary, summary.with_name("per_case.csv"))]
-    named = [(path, path.relative_to(run.path)) for path in found if path.is_file() and not path.is_symlink()]
-    return [(path, name.as_posix()) for path, name in named if not any(part.startswith(".") for part in name.parts)]
+    return _named([*found, *_results(run.path)], run.path)
+
+
+def files_of_sweep(sweep: SweepDirectory) -> list[tuple[Path, str]]:
+    """Every file of a sweep's own, besides those of its runs, that goes to MLflow and its name there."""
+    return _named([sweep.multirun, sweep.report, *_results(sweep.path)], sweep.path)
 
 
 def selected(run: RunDirectory) -> tuple[Path, Entry, str] | None:
@@ -74,15 +78,38 @@ def times(run: RunDirectory) -> dict[int, int]:
 def fingerprint(run: RunDirectory) -> str:
     """Changes whenever a file changes that the copy is made from."""
     paths = [run.metrics, run.timings, run.status, facts_path(run), *(path for path, _ in files_of(run))]
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            facts = path.stat()
-            digest.update(f"{path.relative_to(run.path)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    return _fingerprint(paths, run.path)
+
+
+def fingerprint_of_sweep(sweep: SweepDirectory) -> str:
+    """Changes whenever a file changes that the parent's copy is made from: its own, and how its runs have ended."""
+    paths = [*(path for path, _ in files_of_sweep(sweep)), *(run.status for run in sweep.runs)]
+    return _fingerprint([*paths, *(run.mlflow for run in sweep.runs)], sweep.path)
 
 
 def runs_below(root: Path) -> Iterator[RunDirectory]:
     """Every run below `root`, those of sweeps too."""
     for path in sorted([*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml")]):
         yield RunDirectory(path.parent)
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    """What verbs have written after the training: tables of evaluations, a calibration."""
+    for summary in sorted((folder / "evaluation").glob("*/summary.json")):
+        yield from (summary, summary.with_name("per_case.csv"), summary.parent / "nnunet" / summary.name)
+    yield from (folder / calibration.FILE, folder / calibration.TABLE)
+
+
+def _named(paths: Iterable[Path], root: Path) -> list[tuple[Path, str]]:
+    """Those that are files, no links, and not hidden, with their names below `root`."""
+    named = [(path, path.relative_to(root)) for path in paths if path.is_file() and not path.is_symlink()]
+    return [(path, name.as_posix()) for path, name in named if not any(part.startswith(".") for part in name.parts)]
+
+
+def _fingerprint(paths: Iterable[Path], root: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            facts = path.stat()
+            digest.update(f"{path.relative_to(root)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

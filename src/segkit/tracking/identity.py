@@ -1,6 +1,7 @@
 """Which experiment and which MLflow run are meant, made where they are missing."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -39,10 +40,12 @@ def find_run(client: MlflowClient, run: RunDirectory, record: Record, experiment
             return record.run_id
         _logger.warning("MLflow has no run %s (any more): a new copy is made.", record.run_id)
     training = load_facts(run).id
-    if not training:
-        return ""
-    given_up = {record.run_id, *record.superseded}
-    found = client.search_runs([experiment_id], f"tags.`segkit.id` = '{training}'")
+    return find_by_id(client, experiment_id, training, given_up={record.run_id, *record.superseded}) if training else ""
+
+
+def find_by_id(client: MlflowClient, experiment_id: str, known: str, *, given_up: Collection[str] = ()) -> str:
+    """Id of the MLflow run that carries an id of ours; empty where there is none but those given up."""
+    found = client.search_runs([experiment_id], f"tags.`segkit.id` = '{known}'")
     return next((str(one.info.run_id) for one in found if one.info.run_id not in given_up), "")
 
 

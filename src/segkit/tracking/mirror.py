@@ -1,4 +1,4 @@
-"""Bring the copy of a run that nobody trains up to date, and say what that took."""
+"""Bring the copy of a run that nobody trains, or of a sweep, up to date, and say what that took."""
 
 import json
 import sqlite3
@@ -10,11 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from segkit.errors import RunInUseError, StorageError
 from segkit.runs.directory import RunDirectory
+from segkit.runs.sweep import SweepDirectory
 from segkit.tracking.brief import BriefRequests
 from segkit.tracking.folder import ending_of
 from segkit.tracking.mlflow import MlflowCopy
 from segkit.tracking.record import keep_alone
 from segkit.tracking.store import shown, store_uri
+from segkit.tracking.sweep import WAIT_S, open_sweep_copy
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Mirrored:
     uri: str
 
 
-def mirror(run: RunDirectory, *, store: str | Path, experiment: str) -> Mirrored:
-    """Make the copy equal to the run folder.
+def mirror(folder: RunDirectory | SweepDirectory, *, store: str | Path, experiment: str) -> Mirrored:
+    """Make the copy equal to the folder.
 
     Args:
-        run: The run folder.
+        folder: Of the run, or of the sweep, whose runs are not looked at.
         store: Path of the sqlite file, or a server's address.
         experiment: MLflow's experiment.
 
@@ -47,25 +49,36 @@ def mirror(run: RunDirectory, *, store: str | Path, experiment: str) -> Mirrored
         UsageError: The store is of a kind, or on a drive, that cannot be used.
         StorageError: The store cannot be reached, or does not take what it is given.
     """
-    if (holder := run.holder()) is not None:
+    if isinstance(folder, RunDirectory) and (holder := folder.holder()) is not None:
         raise RunInUseError(
             "The run is in use.",
-            where=str(run.path),
+            where=str(folder.path),
             why=f"held by {holder}",
             mend="nothing is needed: while it is trained it keeps its copy itself",
         )
     uri = store_uri(store)
     brief = BriefRequests()
     try:
-        with keep_alone(run.path):
-            copy = MlflowCopy(run, store=uri, experiment=experiment)
-            return Mirrored(sent=copy.rebuild(), run_id=copy.run_id, status=ending_of(run)[0], uri=shown(uri))
+        return _run(folder, uri, experiment) if isinstance(folder, RunDirectory) else _sweep(folder, uri, experiment)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, json.JSONDecodeError) as error:
         raise StorageError(
             "MLflow's store cannot be reached, or does not take the run.",
             where=shown(uri),
             why=shown(" ".join(f"{type(error).__name__}: {error}".split()))[:500],
-            mend=f"the run folder has everything; when the store answers: python -m segkit.sync run={run.path}",
+            mend=f"the run folder has everything; when the store answers: python -m segkit.sync run={folder.path}",
         ) from error
     finally:
         brief.end()
+
+
+def _run(run: RunDirectory, uri: str, experiment: str) -> Mirrored:
+    with keep_alone(run.path):
+        copy = MlflowCopy(run, store=uri, experiment=experiment)
+        return Mirrored(sent=copy.rebuild(), run_id=copy.run_id, status=ending_of(run)[0], uri=shown(uri))
+
+
+def _sweep(sweep: SweepDirectory, uri: str, experiment: str) -> Mirrored:
+    with keep_alone(sweep.path, wait_s=WAIT_S):
+        copy = open_sweep_copy(sweep, store=uri, experiment=experiment)
+        sent, status = copy.rebuild()
+        return Mirrored(sent=sent, run_id=copy.run_id, status=status, uri=shown(uri))

@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from segkit.runs.directory import RunDirectory
-from segkit.runs.files import sha256
+from segkit.tracking.artifacts import send_files
+from segkit.tracking.connection import connect
 from segkit.tracking.facts import DataFacts, Facts, Rewind, load_facts
 from segkit.tracking.folder import (
     Ending,
@@ -28,14 +28,13 @@ from segkit.tracking.folder import (
     files_of,
     fingerprint,
 )
-from segkit.tracking.identity import create_run, find_experiment, find_run
+from segkit.tracking.identity import create_run, find_run
 from segkit.tracking.journal import CLOCK
 from segkit.tracking.logged_model import log_model
 from segkit.tracking.names import TAG_LENGTH, by_epoch, plain_key
 from segkit.tracking.record import Record
-from segkit.tracking.schema import make_tables
-from segkit.tracking.scores import send_scores
-from segkit.tracking.store import check_sqlite, first_open, sqlite_file, store_uri
+from segkit.tracking.scores import scores_of_run, send_scores
+from segkit.tracking.store import store_uri
 from segkit.tracking.sweep import parent_of
 from segkit.tracking.tail import Tail
 
@@ -58,12 +57,7 @@ class MlflowCopy:
     def __init__(self, run: RunDirectory, *, store: str | Path, experiment: str = "segkit") -> None:
         self.run, self.uri = run, store_uri(store)
         self._look_again()
-        with first_open(self.uri):
-            check_sqlite(self.uri)
-            if file := sqlite_file(self.uri):
-                make_tables(file)
-            self._client = MlflowClient(tracking_uri=self.uri)
-            self.experiment_id = find_experiment(self._client, self.uri, experiment)
+        self._client, self.experiment_id = connect(self.uri, experiment)
         self.record = Record.load(run.mlflow, self.uri)
         self.parent = parent_of(self._client, run, self.uri, self.experiment_id)
         run_id = find_run(self._client, run, self.record, self.experiment_id) or self._create()
@@ -126,16 +120,7 @@ class MlflowCopy:
 
     def artifacts(self, files: Sequence[tuple[Path, str]]) -> None:
         """Copy files to their names there, unless the same content was copied before."""
-        before = dict(self.record.artifacts)
-        try:
-            for path, name in files:
-                content = sha256(path)
-                if self.record.artifacts.get(name) != content:
-                    self._client.log_artifact(self.run_id, str(path), name.rpartition("/")[0] or None)
-                    self.record.artifacts[name] = content
-        finally:
-            if self.record.artifacts != before:
-                self.record.save(self.run.mlflow)
+        send_files(self._client, self.record, files, path=self.run.mlflow)
 
     def finish(self, status: Ending, *, reason: str = "") -> int:
         """Bring the copy up to date with everything in the run folder and say how the run ended.
@@ -151,7 +136,7 @@ class MlflowCopy:
         sent = self.sync()
         self.artifacts(files_of(self.run))
         log_model(self._client, self.run, self.record)
-        send_scores(self._client, self.run, self.run_id)
+        send_scores(self._client, self.run_id, scores_of_run(self.run))
         self._tag({"segkit.ended": reason or status.lower()})
         self._client.set_terminated(self.run_id, status, end_time=self._ended())
         if self.parent:

@@ -4,13 +4,18 @@ The store used last stands at the top of the file, others that the run was once 
 coming back to one of them finds the same MLflow run again.
 """
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from segkit.errors import RunInUseError
 from segkit.runs.files import read_json, write_json
 from segkit.runs.lock import Holder, lock
+
+_PAUSE_S = 0.1
 
 
 @dataclass
@@ -52,15 +57,30 @@ class Record:
         write_json(path, {**asdict(self), **({"elsewhere": elsewhere} if elsewhere else {})})
 
 
-def keep_alone(folder: Path) -> AbstractContextManager[Holder]:
+@contextmanager
+def keep_alone(folder: Path, *, wait_s: float = 0.0) -> Iterator[Holder]:
     """Be the only one who writes to the copies of the run, or of the sweep, in `folder`.
 
     Another lock than the run's own: whoever brings a copy up to date must not keep the run from being trained.
 
+    Args:
+        folder: Of the run or the sweep.
+        wait_s: How long another one is waited for, s: jobs hold their sweep's for the time of a request.
+
     Raises:
         RunInUseError: Another process, or another thread of this one, keeps them.
     """
-    return lock(folder / "mlflow.lock")
+    until = time.monotonic() + wait_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                holder = stack.enter_context(lock(folder / "mlflow.lock"))
+                break
+            except RunInUseError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_PAUSE_S)
+        yield holder
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,93 +1,153 @@
 """The parent of a sweep's runs in MLflow: jobs of `--multirun`, the folds of a cross-validation.
 
-A run belongs to the sweep in whose folder it lies: Hydra writes multirun.yaml there before the first job. The parent
-is made by the first job that reaches MLflow, so a store that is down stops no sweep, and `segkit sync` makes it too.
+A run belongs to the sweep in whose folder it lies, see `SweepDirectory.members`. The parent is made by the first job
+that reaches MLflow, so a store that is down stops no sweep, and `segkit sync` makes it too. It holds what is known of
+the runs together: the scores of all folds out of fold, those of their ensemble, the tables, the report.
+
+One MLflow run for the life of a sweep: its id lies in the sweep's folder, and it carries an id that is written there
+before it is made, so that one made by a process that was then killed is found again.
 """
 
-import contextlib
-import time
-from collections.abc import Iterator
+import uuid
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
 
-from segkit.errors import RunInUseError
 from segkit.runs.directory import RunDirectory
-from segkit.runs.files import read_yaml
-from segkit.tracking.folder import ending_of, is_running
-from segkit.tracking.identity import is_there
+from segkit.runs.files import read_json, write_json
+from segkit.runs.sweep import SweepDirectory
+from segkit.tracking.artifacts import send_files
+from segkit.tracking.connection import connect
+from segkit.tracking.folder import ending_of, files_of_sweep, fingerprint_of_sweep, is_running
+from segkit.tracking.identity import find_by_id, is_there
+from segkit.tracking.names import TAG_LENGTH
 from segkit.tracking.record import Record, keep_alone
+from segkit.tracking.scores import scores_of_sweep, send_scores
+from segkit.tracking.store import store_uri
 
-_WAIT_S = 30.0
+WAIT_S = 30.0
+"""How long the record of a sweep is waited for, s: jobs hold it for the time of a request or two."""
+_PARENT = "mlflow.parentRunId"
 
 
-class SweepRun:
+class SweepCopy:
     """MLflow's run of a sweep.
 
     Args:
         client: Of the store.
-        folder: Of the sweep; its mlflow.json says which MLflow run it is.
+        sweep: Its folder; its mlflow.json says which MLflow run it is.
         record: As read from there.
     """
 
-    def __init__(self, client: MlflowClient, folder: Path, record: Record) -> None:
-        self._client, self._folder, self.run_id = client, folder, record.run_id
+    def __init__(self, client: MlflowClient, sweep: SweepDirectory, record: Record) -> None:
+        self._client, self.sweep, self.record = client, sweep, record
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of the copy."""
+        return self.record.run_id
 
     def begin(self) -> None:
         """A job begins."""
         self._client.update_run(self.run_id, status="RUNNING")
 
-    def update(self) -> None:
+    def update(self) -> str:
         """Its status, by its jobs: running while one does, else failed or killed if one is."""
-        jobs = [RunDirectory(path.parent) for path in self._folder.glob("*/STATUS.json")]
+        jobs = [RunDirectory(path.parent) for path in self.sweep.path.glob("*/STATUS.json")]
         states = {"RUNNING" if is_running(job) else ending_of(job)[0] for job in jobs}
         status = next((word for word in ("RUNNING", "FAILED", "KILLED") if word in states), "FINISHED")
         if status == "RUNNING":
             self.begin()
         else:
             self._client.set_terminated(self.run_id, status)
+        return status
 
+    def rebuild(self) -> tuple[int, str]:
+        """Make the copy from nothing but the folder; what is there is not sent twice. For who holds `keep_alone`.
 
-def parent_of(client: MlflowClient, run: RunDirectory, uri: str, experiment_id: str) -> SweepRun | None:
-    """MLflow's run of the sweep that `run` belongs to, made where it is missing; None for a run of its own."""
-    folder = run.path.parent
-    if not (folder / "multirun.yaml").is_file():
-        return None
-    with _patiently(folder):
-        path = folder / "mlflow.json"
-        record = Record.load(path, uri)
-        if not record.run_id or not is_there(client, record.run_id):
-            swept = swept_words(folder)
-            note = f"Sweep over {', '.join(swept)}" if swept else "Sweep"
-            tags = {"segkit.sweep": " ".join(swept), "mlflow.note.content": f"{note}.\n\nFolder: `{folder}`"}
-            made = client.create_run(experiment_id, run_name=folder.name, tags=tags)
-            record = Record(uri, run_id=str(made.info.run_id), experiment_id=experiment_id)
-            record.save(path)
-    return SweepRun(client, folder, record)
+        Returns:
+            The number of points sent, and the status.
+        """
+        at = fingerprint_of_sweep(self.sweep)  # before: what changes meanwhile is not in it
+        self._adopt()
+        sent = send_scores(self._client, self.run_id, scores_of_sweep(self.sweep))
+        send_files(self._client, self.record, files_of_sweep(self.sweep), path=self.sweep.mlflow)
+        tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in self._tags().items()]
+        self._client.log_batch(self.run_id, tags=tags)
+        status = self.update()
+        self.record.complete = at
+        self.record.save(self.sweep.mlflow)
+        return sent, status
 
+    def _adopt(self) -> None:
+        """Runs that were copied before they became a sweep, or whose parent was made again, get their parent."""
+        for run in self.sweep.members:
+            copy = Record.load(run.mlflow, self.record.uri).run_id
+            if copy and is_there(self._client, copy):
+                self._client.set_tag(copy, _PARENT, self.run_id)
 
-def swept_words(folder: Path) -> list[str]:
-    """What was swept, as it was typed."""
-    try:
-        hydra: Any = read_yaml(folder / "multirun.yaml")["hydra"]
-        return [str(word) for word in hydra["overrides"]["task"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-@contextlib.contextmanager
-def _patiently(folder: Path) -> Iterator[None]:
-    """Alone with the sweep's record; other jobs hold it for the time of a request."""
-    until = time.monotonic() + _WAIT_S
-    while True:
-        stack = contextlib.ExitStack()
+    def _tags(self) -> dict[str, str]:
+        """What the scores of all folds call themselves, and of whom they are."""
+        tags = {"segkit.sweep": " ".join(self.sweep.swept)}
         try:
-            stack.enter_context(keep_alone(folder))
-            break
-        except RunInUseError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-    with stack:
-        yield
+            summary = read_json(self.sweep.evaluation / "test" / "summary.json")
+            facts = {"label": summary["label"], "cases": summary["n_cases"], "people": summary["n_groups"]}
+            return tags | {f"segkit.{name}": str(value) for name, value in facts.items()}
+        except (OSError, ValueError, KeyError):
+            return tags
+
+
+def parent_of(client: MlflowClient, run: RunDirectory, uri: str, experiment_id: str) -> SweepCopy | None:
+    """MLflow's run of the sweep that `run` belongs to, made where it is missing; None for a run of its own."""
+    sweep = SweepDirectory(run.path.parent)
+    if not sweep.holds(run):
+        return None
+    with keep_alone(sweep.path, wait_s=WAIT_S):
+        return _find_or_create(client, sweep, uri, experiment_id)
+
+
+def open_sweep_copy(sweep: SweepDirectory, *, store: str | Path, experiment: str) -> SweepCopy:
+    """MLflow's run of a sweep, made where it is missing. For who holds `keep_alone`.
+
+    Args:
+        sweep: Its folder.
+        store: Path of the sqlite file, or a server's address.
+        experiment: MLflow's experiment; made where it is missing.
+
+    Raises:
+        UsageError: The store is of a kind, or on a drive, that cannot be used.
+    """
+    uri = store_uri(store)
+    client, experiment_id = connect(uri, experiment)
+    return _find_or_create(client, sweep, uri, experiment_id)
+
+
+def _find_or_create(client: MlflowClient, sweep: SweepDirectory, uri: str, experiment_id: str) -> SweepCopy:
+    record = Record.load(sweep.mlflow, uri)
+    if not record.run_id or not is_there(client, record.run_id):
+        known = _identity(sweep)
+        found = find_by_id(client, experiment_id, known, given_up={record.run_id})
+        run_id = found or _create(client, sweep, experiment_id, known)
+        record = Record(uri, run_id=run_id, experiment_id=experiment_id)
+        record.save(sweep.mlflow)
+    return SweepCopy(client, sweep, record)
+
+
+def _create(client: MlflowClient, sweep: SweepDirectory, experiment_id: str, known: str) -> str:
+    swept = sweep.swept
+    note = f"Sweep over {', '.join(swept)}" if swept else "Runs that were evaluated together"
+    tags = {"segkit.id": known, "mlflow.note.content": f"{note}.\n\nFolder: `{sweep.path}`"}
+    made = client.create_run(experiment_id, run_name=sweep.name, tags=tags | {"segkit.sweep": " ".join(swept)})
+    return str(made.info.run_id)
+
+
+def _identity(sweep: SweepDirectory) -> str:
+    """Names the sweep itself, whatever its folder is called."""
+    path = sweep.path / "tracking.json"
+    try:
+        return str(read_json(path)["id"])
+    except (OSError, ValueError, KeyError):
+        known = uuid.uuid4().hex
+        write_json(path, {"id": known})
+        return known

@@ -45,7 +45,7 @@ class Uploader:
         self._wake = threading.Condition()
         self._begun = self._due = self._complete = False
         self._points_due = False
-        self._ending: tuple[Ending | None, str] | None = None
+        self._ending: tuple[Ending, str] | None = None
         self.failures = self._in_a_row = 0
         self._brief: BriefRequests | None = None
         self._thread = threading.Thread(target=self._work, name="segkit-mlflow", daemon=True)
@@ -64,11 +64,11 @@ class Uploader:
             self._points_due = self._due = True
             self._wake.notify()
 
-    def end(self, status: "Ending | None" = None, *, reason: str = "", timeout_s: float | None = None) -> bool:
+    def end(self, status: "Ending", *, reason: str = "", timeout_s: float | None = None) -> bool:
         """Ask for the end, wait for it, and stop the thread.
 
         Args:
-            status: How the life ended; None brings the copy of a run that nobody trains up to date with its folder.
+            status: How the life ended.
             reason: Why.
             timeout_s: Longest wait, s; `wait_s` if not given, and short where the store was failing already.
 
@@ -118,7 +118,7 @@ class Uploader:
                 if ending is not None:
                     return
 
-    def _next(self) -> "tuple[Ending | None, str] | None":
+    def _next(self) -> "tuple[Ending, str] | None":
         """Wait until something is to be done; after failures, so long as the store is given to recover."""
         with self._wake:
             self._wake.wait_for(lambda: self._due or self._ending is not None)
@@ -128,7 +128,7 @@ class Uploader:
             self._due = False
             return self._ending
 
-    def _pass(self, ending: "tuple[Ending | None, str] | None") -> None:
+    def _pass(self, ending: "tuple[Ending, str] | None") -> None:
         """Everything that is to be done, in its order."""
         if self._copy is None:
             module = importlib.import_module("segkit.tracking.mlflow")
@@ -143,10 +143,7 @@ class Uploader:
                 self._copy.sync()
             return
         status, reason = ending
-        if status is None:
-            self._copy.rebuild()
-        else:
-            self._copy.finish(status, reason=reason)
+        self._copy.finish(status, reason=reason)
         self._complete = True
 
     def _failed(self, error: Exception) -> None:

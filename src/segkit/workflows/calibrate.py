@@ -21,16 +21,15 @@ from segkit.evaluation.calibration_summary import (
 )
 from segkit.evaluation.case import image_of
 from segkit.metrics.temperature import TemperatureCurve, TemperatureFit, fit_temperature
-from segkit.runs.calibration import FILE
+from segkit.runs.calibration import FILE, TABLE
 from segkit.runs.files import write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case, PreparedCase
 from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, choose_cases
 from segkit.workflows.loading import TrainedRun, load_from, models_of
 from segkit.workflows.predict import require_compatible
+from segkit.workflows.presenting import present
 from segkit.workflows.provenance import Model
-
-TABLE = "calibration_per_case.csv"
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,7 @@ def run(config: dict[str, Any]) -> Calibration:
     write_json(output / FILE, _record(members, chosen, fit, summary, config, store=store, left_out=left_out))
     _print(members, chosen, fit, summary, left_out=left_out)
     print(f"{output / FILE}  ({time.perf_counter() - started:.1f} s)")
+    present(output, trust=config.get("trust", False))
     return Calibration(fit, summary, output)
 
 

@@ -15,6 +15,8 @@ from segkit.reporting.banner import command_line, people_by_role
 from segkit.runs.directory import RunDirectory
 from segkit.runs.environment import package_version
 from segkit.runs.manifest import Entry, read_manifest
+from segkit.runs.sweep import SweepDirectory
+from segkit.tracking.errand import mirror_within
 from segkit.tracking.facts import DataFacts, Rewind, begin_life, load_facts
 from segkit.tracking.store import shown, sqlite_file, store_uri
 from segkit.tracking.uploader import Uploader
@@ -72,20 +74,45 @@ def finish_copy(uploader: Uploader, *, reason: str) -> None:
 
 
 def copy_evaluation(directory: RunDirectory, config: Mapping[str, Any], *, trust: bool) -> None:
-    """Send the scores of an evaluation to the run's copy, where it has one; waits a few seconds and never fails.
+    """Send what a verb has found to the run's copy, where it has one; waits a few seconds and never fails.
 
     A run folder may come from others, and with it the address of its server. One that is neither on this machine nor
     the user's own (MLFLOW_TRACKING_URI) is asked only with `trust`.
     """
-    if config.get("tracking", {}).get("name", "none") == "none" or not directory.mlflow.is_file():
-        return
-    if directory.holder() is not None:  # being trained: its own thread sends them at its end
-        return
-    store, experiment = own_store(directory, config)
+    if directory.holder() is None and _is_copied(directory, config):  # else its own thread sends them at its end
+        _send(directory, *own_store(directory, config), trust=trust)
+
+
+def copy_sweep_evaluation(sweep: SweepDirectory, *, trust: bool) -> None:
+    """The same for what was found of the runs of a sweep together: to the parent of their copies, where they have any.
+
+    Args:
+        sweep: The folder of the runs.
+        trust: Whether a server is asked that only the folders name.
+    """
+    if (found := sweep_store(sweep)) is not None:
+        _send(sweep, *found, trust=trust)
+
+
+def sweep_store(sweep: SweepDirectory) -> tuple[str, str] | None:
+    """Store and experiment of a sweep: those of the first of its runs that has a copy; None where none has."""
+    for run in sweep.members:
+        config = run.load_config()
+        if _is_copied(run, config):
+            return own_store(run, config)
+    return None
+
+
+def _is_copied(run: RunDirectory, config: Mapping[str, Any]) -> bool:
+    tracking = config.get("tracking")
+    return isinstance(tracking, dict) and tracking.get("name", "none") != "none" and run.mlflow.is_file()
+
+
+def _send(folder: RunDirectory | SweepDirectory, store: str, experiment: str, *, trust: bool) -> None:
     if trust or _is_near(store):
-        Uploader(directory, store=store, experiment=experiment).end(timeout_s=_AFTER_EVALUATION_S)
+        mirror_within(_AFTER_EVALUATION_S, folder, store=store, experiment=experiment)
     else:
-        print(f"to send the scores to {shown(store)}: {command_line('sync', [f'run={directory.path}'])}")
+        print(f"to send the scores to {shown(store)}: {command_line('sync', [f'run={folder.path}'])}")
 
 
 def own_store(directory: RunDirectory, config: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""`sync`: bring MLflow's copies of runs up to date from their folders."""
+"""`sync`: bring MLflow's copies of runs and sweeps up to date from their folders."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,22 @@ from segkit.callbacks.quiet import quiet
 from segkit.errors import SegkitError, StorageError, UsageError
 from segkit.runs.directory import RunDirectory
 from segkit.runs.locate import open_run
-from segkit.tracking.folder import fingerprint, runs_below
+from segkit.runs.sweep import SweepDirectory, open_sweep, sweeps_below
+from segkit.tracking.folder import fingerprint, fingerprint_of_sweep, runs_below
 from segkit.tracking.record import Record
 from segkit.tracking.store import shown, store_uri
-from segkit.workflows.copying import own_store
+from segkit.workflows.copying import own_store, sweep_store
 
 
 def run(config: Mapping[str, Any]) -> dict[str, int]:
-    """Bring one copy up to date, or those of all runs under `paths.runs` that are not.
+    """Bring one copy up to date, those of a sweep, or those of all runs under `paths.runs` that are not.
 
     Args:
-        config: `run` (folder, name below `paths.runs`, or null for all), `tracking.uri`, `tracking.experiment`,
-            `paths.runs`, `paths.mlflow`.
+        config: `run` (folder of a run or a sweep, name below `paths.runs`, or null for all), `tracking.uri`,
+            `tracking.experiment`, `paths.runs`, `paths.mlflow`.
 
     Returns:
-        Points sent, by the folder of the run.
+        Points sent, by the folder.
 
     Raises:
         UsageError: There is no such run.
@@ -32,57 +33,74 @@ def run(config: Mapping[str, Any]) -> dict[str, int]:
     """
     quiet()
     root = Path(config["paths"]["runs"]).expanduser()
-    if config["run"] is not None:
-        directory = open_run(config["run"], root=root)
-        return {str(directory.path): _sync(directory, directory.load_config(), config)}
-    return _sync_all(root, config)
+    if config["run"] is None:
+        return _sync_all([*runs_below(root), *sweeps_below(root)], config, where=str(root.absolute()))
+    if (sweep := open_sweep(config["run"], root=root)) is not None:
+        return _sync_all([*sweep.runs, *([sweep] if sweep.members else [])], config, where=str(sweep.path))
+    directory = open_run(config["run"], root=root)
+    return {str(directory.path): _sync(directory, *_target(directory, directory.load_config(), config))}
 
 
-def _sync_all(root: Path, config: Mapping[str, Any]) -> dict[str, int]:
-    """All that are not complete; one that cannot be copied is told and does not stop the others."""
+def _sync_all(
+    folders: Iterable[RunDirectory | SweepDirectory], config: Mapping[str, Any], *, where: str
+) -> dict[str, int]:
+    """All that are not complete; one that cannot be copied is told and does not stop the others.
+
+    A sweep comes after its runs: its store is theirs.
+    """
     sent: dict[str, int] = {}
     failed: list[SegkitError] = []
     down: set[str] = set()
-    for directory in runs_below(root):
+    for folder in folders:
+        uri = ""
         try:
-            own = directory.load_config()
-            store, _ = _target(directory, own, config)
-            uri = store_uri(store)
-            if reason := _passed_over(directory, own, config, uri):
-                print(f"{directory.path}  {reason}")
+            target = _target_of(folder, config)
+            uri = store_uri(target[0]) if target is not None else ""
+            if target is None:
+                print(f"{folder.path}  not tracked (tracking=none)")
+            elif reason := _passed_over(folder, uri):
+                print(f"{folder.path}  {reason}")
             elif uri in down:
-                print(f"{directory.path}  not sent")
+                print(f"{folder.path}  not sent")
             else:
-                sent[str(directory.path)] = _sync(directory, own, config)
+                sent[str(folder.path)] = _sync(folder, *target)
         except SegkitError as error:
             failed.append(error)
             down |= {uri} if isinstance(error, StorageError) else set()
-            print(f"{directory.path}  {error.what}", flush=True)
+            print(f"{folder.path}  {error.what}", flush=True)
     if not sent and not failed:
-        print(f"nothing to send from {root.absolute()}")
+        print(f"nothing to send from {where}")
     if failed:
         raise failed[0]
     return sent
 
 
-def _passed_over(directory: RunDirectory, own: Mapping[str, Any], config: Mapping[str, Any], uri: str) -> str:
-    """Why a run that was not named is not copied; empty where it is."""
-    if (holder := directory.holder()) is not None:
+def _target_of(folder: RunDirectory | SweepDirectory, config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Where the copy of a folder that was not named is to be; None where it is to have none."""
+    tracking, asked = config["tracking"], config["tracking"]["uri"] or config["paths"]["mlflow"]
+    if isinstance(folder, RunDirectory):
+        own = folder.load_config()
+        target = _target(folder, own, config)
+        return None if not asked and own.get("tracking", {}).get("name") == "none" else target
+    found = sweep_store(folder)
+    if asked:
+        return str(asked), str(tracking["experiment"] or (found[1] if found else "segkit"))
+    return found and (found[0], str(tracking["experiment"] or found[1]))
+
+
+def _passed_over(folder: RunDirectory | SweepDirectory, uri: str) -> str:
+    """Why a folder that was not named is not copied; empty where it is."""
+    if isinstance(folder, RunDirectory) and (holder := folder.holder()) is not None:
         return f"in use by {holder}, which keeps its copy itself"
-    asked = config["tracking"]["uri"] or config["paths"]["mlflow"]
-    if not asked and own.get("tracking", {}).get("name") == "none":
-        return "not tracked (tracking=none)"
-    if Record.load(directory.mlflow, uri).complete == fingerprint(directory):
-        return f"up to date in {shown(uri)}"
-    return ""
+    now = fingerprint(folder) if isinstance(folder, RunDirectory) else fingerprint_of_sweep(folder)
+    return f"up to date in {shown(uri)}" if Record.load(folder.mlflow, uri).complete == now else ""
 
 
-def _sync(directory: RunDirectory, own: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """Copy one run and say so."""
-    store, experiment = _target(directory, own, config)
+def _sync(folder: RunDirectory | SweepDirectory, store: str, experiment: str) -> int:
+    """Make one copy and say so."""
     mirror = importlib.import_module("segkit.tracking.mirror").mirror  # MLflow takes seconds to import
-    done = mirror(directory, store=store, experiment=experiment)
-    print(f"{directory.path}  {done.sent} points sent  {done.status}  {done.uri}  run {done.run_id}", flush=True)
+    done = mirror(folder, store=store, experiment=experiment)
+    print(f"{folder.path}  {done.sent} points sent  {done.status}  {done.uri}  run {done.run_id}", flush=True)
     return int(done.sent)
 
 
