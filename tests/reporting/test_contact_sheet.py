@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.reporting.contact_sheet import Tile, counts_by_slice, draw_tile, fullest_slice, sheet_page, volume_text
+from segkit.reporting.contact_sheet import Tile, draw_tile, sheet_page, volume_text
 from segkit.types import Labels
 
 LABELS = Labels(("background", "organ", "tumour <b>"), (0, 1, 2))
@@ -47,17 +47,8 @@ def test_the_fullest_slice_counts_classes_by_their_share():
     prediction[:, :, 1] = 1  # half of the organ
     prediction[:, :9, 2] = 1
     prediction[0, 9, 2] = 2  # the whole tumour
-    counts = counts_by_slice(prediction, 3)
-    assert counts[:, 1].tolist() == [0, 100, 90, 0]
-    assert counts[:, 2].tolist() == [0, 0, 1, 0]
-    assert fullest_slice(counts) == 2
-    assert fullest_slice(np.array([[100, 0, 0]] * 5)) == 2
     tile = draw_tile(np.ones((1, 10, 10, 4)), prediction, spacing=(1.0, 1.0, 1.0), unit="mm", **NAMED)
     assert tile.plane == "slice 3 of 4"
-
-
-def test_ignored_voxels_are_background():
-    assert counts_by_slice(np.array([[-1, 0], [1, 1]]), 3).tolist() == [[2, 2, 0]]
 
 
 def test_colour_pictures_keep_their_colours():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segkit.reporting.planes import best_slice, planes_of, round_length, window
+from segkit.reporting.planes import best_slice, counts_by_slice, fullest_slice, planes_of, round_length, window
 
 
 def _point(shape, at):
@@ -83,6 +83,31 @@ def test_a_small_class_counts_as_much_as_a_large_one():
 def test_middle_where_there_is_nothing_to_show():
     assert best_slice(np.full((8, 3, 3), -1), 0, size=8) == 4
     assert best_slice(None, 0, size=9) == 4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_voxels_of_each_class_in_each_slice(axis):
+    label = np.random.default_rng(axis).integers(-1, 4, (5, 6, 7))
+    counts = counts_by_slice(label, axis)
+    others = tuple(i for i in range(3) if i != axis)
+    for index in (1, 2, 3):
+        assert counts[:, index].tolist() == np.count_nonzero(label == index, axis=others).tolist()
+    assert counts[:, 0].tolist() == np.count_nonzero(label <= 0, axis=others).tolist()
+
+
+def test_the_fullest_slice_counts_classes_by_their_share():
+    assert fullest_slice(np.array([[0, 100, 0], [10, 90, 1], [100, 0, 0]])) == 1
+    assert fullest_slice(np.array([[100, 0, 0]] * 5)) == 2
+
+
+def test_window_of_a_large_image_is_that_of_all_its_voxels(monkeypatch):
+    image = np.random.default_rng(0).gamma(2.0, 50.0, (1, 60, 60, 60))
+    exact = window(image)
+    monkeypatch.setattr("segkit.reporting.planes._MOST_VALUES", 30_000)
+    (low,), (high,) = window(image)
+    assert low != exact[0][0]
+    assert low == pytest.approx(exact[0][0], abs=1.0)
+    assert high == pytest.approx(exact[1][0], rel=0.05)
 
 
 def test_window_leaves_out_extremes_and_empty_space():

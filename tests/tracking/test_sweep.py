@@ -113,6 +113,8 @@ def test_scores_of_all_folds_and_their_files_reach_the_parent_once(sweep, make_s
     files = ["evaluation/test/nnunet/summary.json", "evaluation/test/per_case.csv", "evaluation/test/summary.json"]
     assert artifacts(store, done.run_id) == [*files, "multirun.yaml"]
     assert (done.status, status(store, done.run_id)) == ("FINISHED", "FINISHED")
+    ((ended,),) = select(store, "SELECT end_time FROM runs WHERE run_uuid = ?", done.run_id)
+    assert ended == max(int((sweep / name / "STATUS.json").stat().st_mtime * 1000) for name in FOLDS)
     again = mirror(folds, store=store, experiment="e")
     assert (again.sent, again.run_id) == (0, done.run_id)
     assert doubles(store) == []

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, Num
 
 from segkit.reporting.html import colour_mark, grid_of, heading, page, paragraph, section, table, tile
-from segkit.reporting.planes import Unit, planes_of, window
+from segkit.reporting.planes import Unit, counts_by_slice, fullest_slice, planes_of, window
 from segkit.reporting.thumbnail import colour_of, png_of, thumbnail
 from segkit.types import Labels, Spacing
 
@@ -88,9 +88,9 @@ def draw_tile(
         labels: Class names.
         unit: Whether the axes are the patient's.
     """
-    counts = counts_by_slice(prediction, labels.num_classes)
-    voxel, name = _voxel(spacing, unit)
-    volumes = {k: float(n) * voxel for k, n in zip(labels.foreground, counts.sum(axis=0)[1:], strict=True)}
+    counts = counts_by_slice(prediction if image.ndim == 4 else prediction[None], 2 if image.ndim == 4 else 0)
+    total, (voxel, name) = counts.sum(axis=0), _voxel(spacing, unit)
+    volumes = {k: float(total[i] * voxel) if i < len(total) else 0.0 for i, k in enumerate(labels.names) if i}
     plane_name, shown, label = "", image, prediction
     if image.ndim == 4:
         place = fullest_slice(counts)
@@ -99,22 +99,6 @@ def draw_tile(
     channels = shown if image.ndim == 3 and image.shape[0] == 3 else shown[:1]
     plane = planes_of(channels, None, label, spacing=spacing, unit=unit)[0]
     return Tile(case_id, mask, png_of(thumbnail(plane, window(channels))), plane_name, volumes, name)
-
-
-def counts_by_slice(prediction: Int[np.ndarray, "..."], num_classes: int) -> Int[np.ndarray, "slices K"]:
-    """Voxels of each class in each slice across the last axis of a volume; a picture is one slice."""
-    slices = np.moveaxis(prediction, -1, 0) if prediction.ndim == 3 else prediction[None]
-    counts = [np.bincount(np.maximum(one, 0).ravel(), minlength=num_classes)[:num_classes] for one in slices]
-    return np.array(counts, dtype=np.int64)
-
-
-def fullest_slice(counts: Int[np.ndarray, "slices K"]) -> int:
-    """The slice that shows most: the largest sum over classes of the share of the class it holds; else the middle."""
-    foreground = counts[:, 1:]
-    total = foreground.sum(axis=0)
-    if not total.any():
-        return len(counts) // 2
-    return int(np.argmax((foreground[:, total > 0] / total[total > 0]).sum(axis=1)))
 
 
 def sheet_page(name: str, tiles: Sequence[Tile], labels: Labels, *, notes: Sequence[str]) -> str:
@@ -133,7 +117,7 @@ def sheet_page(name: str, tiles: Sequence[Tile], labels: Labels, *, notes: Seque
             heading(f"{len(tiles)} masks by {name}"),
             paragraph("Made by segkit. Research software, not a medical device.", kind="note"),
             *(paragraph(note) for note in notes),
-            section("Volumes", _classes(tiles, colours)),
+            section("Sizes", _classes(tiles, colours)),
             section("Masks", grid_of(_figure(one, colours) for one in tiles)),
         ],
     )

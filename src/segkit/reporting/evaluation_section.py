@@ -244,6 +244,7 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     lesions = summary.get("lesions") or {}
     if not any(are_lesions(of["counts"]["reference"], of["f1"]["n"]) for of in lesions.values()):
         return  # organs: one piece a case
+    size = "mm^3" if summary.get("unit", "mm") == "mm" else "pixels"
     yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
     yield table(
         ("class", "F1", "recall", "precision", "PQ", "component Dice", "found", "invented", "split", "merged"),
@@ -262,7 +263,7 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     )
     yield paragraph(str(summary["rules"]["lesion_matching"]), kind="note")
     yield table(
-        ("class", "lesions from, mm^3", "found, by reference size", "false, by predicted size"),
+        ("class", f"lesions from, {size}", "found, by reference size", "false, by predicted size"),
         [
             (
                 name,

@@ -53,14 +53,16 @@ class SweepCopy:
         self._client.update_run(self.run_id, status="RUNNING")
 
     def update(self) -> str:
-        """Its status, by its jobs: running while one does, else failed or killed if one is."""
-        jobs = [RunDirectory(path.parent) for path in self.sweep.path.glob("*/STATUS.json")]
+        """Its status, by its jobs: running while one does, else failed or killed if one is; it ended with the last."""
+        found = list(self.sweep.path.glob("*/STATUS.json"))
+        jobs = [RunDirectory(path.parent) for path in found]
         states = {"RUNNING" if is_running(job) else ending_of(job)[0] for job in jobs}
         status = next((word for word in ("RUNNING", "FAILED", "KILLED") if word in states), "FINISHED")
         if status == "RUNNING":
             self.begin()
         else:
-            self._client.set_terminated(self.run_id, status)
+            ended = max((int(path.stat().st_mtime * 1000) for path in found), default=None)
+            self._client.set_terminated(self.run_id, status, end_time=ended)
         return status
 
     def rebuild(self) -> tuple[int, str]:
