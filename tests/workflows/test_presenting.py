@@ -24,10 +24,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's o
 
 @pytest.fixture
 def folds(nnunet_raw, threshold_run, make_store):
-    """Three folds of nine cases, each with its copy, evaluated together; and the store."""
-    store, root = make_store("runs/mlflow.db"), nnunet_raw(cases=9, num_classes=2, shape=(18, 20, 16))
+    """Three folds of nine cases, three more held out, each fold with its copy; and the store."""
+    store, root = make_store("runs/mlflow.db"), nnunet_raw(cases=12, num_classes=2, shape=(18, 20, 16))
+    split = ("data.split.folds=3", "data.split.held_out=3")
     for fold in range(3):
-        words = ("data.split.folds=3", f"data.split.fold={fold}", f"paths.mlflow={store}")
+        words = (*split, f"data.split.fold={fold}", f"paths.mlflow={store}")
         path = threshold_run(root, 1.2 + 0.2 * fold, *words, name=f"cv/{fold}-fold={fold}")
         run = RunDirectory(path)
         run.save_status("finished", reason="done")
@@ -35,8 +36,8 @@ def folds(nnunet_raw, threshold_run, make_store):
     return path.parent, store
 
 
-def evaluated(folder):
-    summary = evaluate({"run": str(folder), "subset": "test", "overlays": 1, "trainer": {"accelerator": "cpu"}})
+def evaluated(folder, subset="test"):
+    summary = evaluate({"run": str(folder), "subset": subset, "overlays": 1, "trainer": {"accelerator": "cpu"}})
     present(folder, trust=False)
     return summary
 
@@ -61,6 +62,21 @@ def test_the_scores_of_all_folds_reach_page_and_parent_once(folds):
     present(folder, trust=False)
     assert doubles(store) == []
     assert parent_points(folder, store) == points
+
+
+def test_the_ensemble_on_held_out_people_joins_them(folds):
+    folder, store = folds
+    evaluated(folder)
+    before = parent_points(folder, store)
+    summary = evaluated(folder, "held_out")
+    points = parent_points(folder, store)
+    assert {key: value for key, value in points.items() if not key.startswith("held_out/")} == before
+    assert (points["held_out/dice"], points["held_out/dice_n"]) == (summary.mean["dice"].mean, 3)
+    text = (folder / "report.html").read_text()
+    section = text.split("<h2>Ensemble of the runs on held-out people</h2>")[1]
+    assert f"{summary.mean['dice'].mean:.3f}" in section
+    assert section.count("<figcaption>phantom_") == 1
+    assert text.count("<figcaption>phantom_") == 4  # the lowest of each fold, and of the held-out people
 
 
 def test_what_did_not_arrive_is_brought_by_sync(folds, caplog, capsys):

@@ -4,6 +4,7 @@ runs/NAME/
     config.yaml      the resolved configuration
     plan.json        decisions with their reasons
     split.json       roles of the cases
+    findings.json    warnings and notes on the data
     budget.json      what trainer.budget was made into
     env.json         versions, host, git
     checkpoints/     step-00001234/ ..., index.json, last.json, best.json
