@@ -11,7 +11,7 @@ BEFORE: Final = "#d55e00"
 AFTER: Final = "#0072b2"
 """Told apart by the colour-blind; what is drawn in the first is dashed besides."""
 
-_SIDE, _LEFT, _TOP, _RIGHT, _BOTTOM = 220.0, 46.0, 28.0, 14.0, 44.0
+_SIDE, _LEFT, _TOP, _RIGHT, _BOTTOM = 220.0, 56.0, 28.0, 14.0, 44.0
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CORNERS = (0.8, 0.5, 0.0)
 _GREY, _INK = "#d8d8d8", "#333333"
