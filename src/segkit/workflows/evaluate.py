@@ -18,6 +18,7 @@ from segkit.workflows.evaluate_postprocessing import (
     require_run,
 )
 from segkit.workflows.evaluate_run import evaluate_run
+from segkit.workflows.presenting import present
 
 
 def run(config: dict[str, Any]) -> Summary:
@@ -57,8 +58,11 @@ def run(config: dict[str, Any]) -> Summary:
             fit_scored([done.trained], done.regions, cases_are=TUNING, output=done.trained.directory.path)
         return done.numbers.summary
     if config["subset"] == "held_out":
-        output = config.get("output") or folds[0].parent / "evaluation" / "held_out"
-        return evaluate_ensemble({**config, "output": output}, folds).numbers.summary
+        sweep = folds[0].parent
+        output = config.get("output") or sweep / "evaluation" / "held_out"
+        summary = evaluate_ensemble({**config, "output": output}, folds).numbers.summary
+        present(sweep, trust=config.get("trust", False))
+        return summary
     return evaluate_folds(config, folds)
 
 

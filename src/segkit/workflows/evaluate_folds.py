@@ -23,6 +23,7 @@ from segkit.workflows.evaluate_run import evaluate_run
 from segkit.workflows.evaluate_subset import Evaluated
 from segkit.workflows.evaluate_variants import Row, forget_comparisons, write_variant
 from segkit.workflows.evaluation_tables import numbers_of, write_cases, write_numbers
+from segkit.workflows.presenting import present
 from segkit.workflows.provenance import SEEN
 
 
@@ -89,6 +90,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     if asked_for(config) == FIT:
         regions = [table for fold in folds for table in fold.regions]
         fit_scored([fold.trained for fold in folds], regions, cases_are=OUT_OF_FOLD, output=folder)
+    present(folder, trust=config.get("trust", False))
     return numbers.summary
 
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segkit.reporting.report import write_report
-from segkit.workflows.copying import copy_evaluation
 from segkit.workflows.evaluate_subset import Evaluated, evaluate_subset
 from segkit.workflows.loading import load_from
 from segkit.workflows.members import Members
+from segkit.workflows.presenting import present
 
 
 def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
@@ -28,6 +27,5 @@ def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
     trained = load_from({**config, "mirror": False}, run)
     output = Path(config.get("output") or trained.directory.path / "evaluation" / config["subset"])
     done = evaluate_subset(config, Members((trained,)), output=output.expanduser().absolute())
-    write_report(trained.directory)
-    copy_evaluation(trained.directory, trained.config, trust=config.get("trust", False))
+    present(trained.directory.path, trust=config.get("trust", False))
     return done
