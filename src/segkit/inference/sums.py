@@ -16,7 +16,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -65,7 +64,7 @@ class Sums:
         # Normal memory, also under inference mode, so that the caller may go on computing with it.
         with torch.inference_mode(mode=False):
             self.held: Float[Tensor, "K P *R"] = (
-                _zeros(shape, torch.device(device)) if self._spilled is None else self._spilled.tensor
+                torch.zeros(shape, device=device) if self._spilled is None else self._spilled.tensor
             )
             self._weight = torch.empty(0, device=self.held.device)
         self._touched = 0
@@ -156,16 +155,6 @@ class Sums:
         yield slice(first, until), slice(0, until - first)
         if rest := count - (until - first):
             yield slice(0, rest), slice(until - first, count)
-
-
-def _zeros(shape: Size, device: torch.device) -> Tensor:
-    """Zeros; on the processor in pages that the system zeroes when they are first touched, large ones where it can.
-
-    torch writes its zeros after the system has: two passes over memory that may take gigabytes.
-    """
-    if device.type != "cpu":
-        return torch.zeros(shape, device=device)
-    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
 
 
 def outer(axes: Sequence[Tensor]) -> Tensor:
