@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from segkit.errors import UsageError
-from segkit.inference.predictor import Ensemble, Predictor
+from segkit.inference.predictor import Predictor
 
 
 class Probe(nn.Module):
@@ -82,17 +82,6 @@ def test_precision(precision, dtype):
 def test_unknown_precision():
     with pytest.raises(UsageError, match="8-bit"):
         predictor(Probe(), precision="8-bit")
-
-
-def test_ensemble_is_the_mean():
-    first, second = Probe(), Probe()
-    nn.init.constant_(second.convolution.weight, 3.0)
-    image = torch.randn(1, 12, 9)
-    members = [predictor(first), predictor(second)]
-    torch.testing.assert_close(Ensemble(members)(image), (members[0](image) + members[1](image)) / 2)
-    torch.testing.assert_close(Ensemble(members[:1])(image), members[0](image))
-    with pytest.raises(ValueError, match="at least one"):
-        Ensemble([])
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

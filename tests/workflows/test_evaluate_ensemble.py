@@ -13,9 +13,9 @@ from scipy.special import expit
 from segkit.data.layouts import discover
 from segkit.data.store import Store
 from segkit.errors import DataError, UsageError
+from segkit.runs.sweep import SweepDirectory
 from segkit.workflows import predict
 from segkit.workflows.evaluate import run
-from segkit.workflows.evaluate_folds import runs_below
 from segkit.workflows.loading import load
 
 THRESHOLDS = (2.0, 2.0, 5.0)
@@ -61,7 +61,7 @@ def sweep(nnunet_raw, threshold_run):
 
 def test_held_out_people_are_scored_by_the_mean_of_the_folds(sweep, tmp_path, capsys):
     _, folder = sweep
-    runs = runs_below(folder)
+    runs = [one.path for one in SweepDirectory(folder).runs]
     held = load(runs[0], accelerator="cpu").roles.held_out
     assert len(held) == 2
     run(config(folder, subset="held_out"))
@@ -89,7 +89,7 @@ def test_held_out_people_are_scored_by_the_mean_of_the_folds(sweep, tmp_path, ca
 
 
 def test_a_run_twice_is_that_run(sweep, tmp_path):
-    one = runs_below(sweep[1])[0]
+    one = SweepDirectory(sweep[1]).runs[0].path
     run(config([one, one], detail=True, output=tmp_path / "twice"))
     run(config([one], detail=True))
     for name in ("per_case.csv", "nnunet/summary.json"):
@@ -134,7 +134,7 @@ def refused(path, error=DataError, **keys):
 
 def test_what_a_member_has_seen_is_refused_by_model_and_case(sweep, tmp_path, capsys):
     root, folder = sweep
-    runs, output = runs_below(folder), tmp_path / "out"
+    runs, output = [one.path for one in SweepDirectory(folder).runs], tmp_path / "out"
     roles = [load(one, accelerator="cpu").roles for one in runs]
     held, tested = roles[0].held_out, roles[0].test[0]
     split = runs[1] / "split.json"
@@ -173,7 +173,7 @@ def test_what_a_member_has_seen_is_refused_by_model_and_case(sweep, tmp_path, ca
 
 def test_requests_that_cannot_be_met(sweep, threshold_run):
     root, folder = sweep
-    runs = runs_below(folder)
+    runs = [one.path for one in SweepDirectory(folder).runs]
     assert "output=<folder>" in refused(runs, UsageError)
     assert "neither is given" in refused([], UsageError)
     other = threshold_run(root, 2.0, "score.aggregate=pooled", name="pooled")

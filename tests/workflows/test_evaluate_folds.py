@@ -7,8 +7,8 @@ import pytest
 
 from segkit.data.layouts import discover
 from segkit.errors import DataError, UsageError
+from segkit.runs.sweep import SweepDirectory, open_sweep
 from segkit.workflows.evaluate import run
-from segkit.workflows.evaluate_folds import runs_below
 
 
 def config(path, **keys):
@@ -35,7 +35,9 @@ def test_the_pooled_table_is_the_union_of_the_folds(folds, capsys):
     summary = run(config(folder, mirror=True))
     for name in (".", "mirrored"):
         pooled = rows(folder / "evaluation" / "test" / name / "per_case.csv")
-        apart = [rows(fold / "evaluation" / "test" / name / "per_case.csv") for fold in runs_below(folder)]
+        apart = [
+            rows(fold.path / "evaluation" / "test" / name / "per_case.csv") for fold in SweepDirectory(folder).runs
+        ]
         assert sorted(pooled, key=str) == sorted((row for fold in apart for row in fold), key=str)
         assert {row["case_id"] for row in pooled} == {case.case_id for case in discover(root).cases}
     mirrored = json.loads((folder / "evaluation" / "test" / "mirrored" / "summary.json").read_text())
@@ -53,9 +55,9 @@ def test_the_pooled_table_is_the_union_of_the_folds(folds, capsys):
 
 def test_a_run_is_a_run_and_nothing_is_nothing(folds, tmp_path):
     _, folder = folds
-    assert len(runs_below(folder)) == 3
-    assert runs_below(folder / "0-fold=0") == ()
-    assert runs_below(tmp_path / "nowhere") == ()
+    assert len(open_sweep(folder).runs) == 3
+    assert open_sweep(folder / "0-fold=0") is None
+    assert open_sweep(tmp_path / "nowhere") is None
     with pytest.raises(UsageError, match="no run of that name"):
         run(config(tmp_path / "nowhere"))
 

@@ -13,8 +13,8 @@ from segkit.errors import DataError, UsageError
 from segkit.inference.postprocessing import ClassRule, PostProcessing
 from segkit.runs.files import read_json, write_json
 from segkit.runs.postprocessing import FILE, read_postprocessing
+from segkit.runs.sweep import SweepDirectory
 from segkit.workflows.evaluate import run
-from segkit.workflows.evaluate_folds import runs_below
 from segkit.workflows.evaluate_postprocessing import OUT_OF_FOLD, TUNING
 from segkit.workflows.loading import load, models_of
 
@@ -180,7 +180,7 @@ def test_cases_that_chose_the_rules_are_no_test_of_them(trained, capsys):
 
 
 def test_fitted_out_of_fold_for_the_mean_and_tried_on_people_held_out(data, sweep, capsys):
-    runs = runs_below(sweep)
+    runs = [one.path for one in SweepDirectory(sweep).runs]
     line = f"python -m segkit.evaluate run={sweep} subset=test postprocess=fit"
     assert line in refused(UsageError, sweep, subset="held_out", postprocess="fit")
     assert line in refused(UsageError, sweep, subset="held_out", postprocess="stored")
@@ -203,7 +203,7 @@ def test_fitted_out_of_fold_for_the_mean_and_tried_on_people_held_out(data, swee
 
 
 def test_folds_with_rules_of_their_own_are_put_together(data, sweep):
-    runs = runs_below(sweep)
+    runs = [one.path for one in SweepDirectory(sweep).runs]
     own = [LARGEST, PostProcessing((ClassRule("ball_a", min_mm3=1e6),))]
     for fold, rules in zip(runs, own, strict=True):
         models = models_of([load(fold, accelerator="cpu")])

@@ -1,4 +1,4 @@
-"""A network as a function from a whole image to its logits, and several of them as one."""
+"""A network as a function from a whole image to its logits."""
 
 import copy
 import logging
@@ -123,29 +123,6 @@ class Predictor:
             "%s ran out of memory in a pass of %d tiles: %d from now on", self.device, self.tile_batch, tiles
         )
         self.tile_batch = tiles
-
-
-class Ensemble:
-    """Mean of the logits of several predictors on one grid.
-
-    Args:
-        predictors: At least one.
-
-    Raises:
-        ValueError: None given.
-    """
-
-    def __init__(self, predictors: Sequence[ImagePredictor]) -> None:
-        if not predictors:
-            raise ValueError("an ensemble needs at least one predictor")
-        self.predictors = tuple(predictors)
-
-    def __call__(self, image: Float[Tensor, "C *S"]) -> Float[Tensor, "K *S"]:
-        """Mean logits of one image; one member's are in memory at a time."""
-        total = self.predictors[0](image)
-        for predictor in self.predictors[1:]:
-            total = total + predictor(image)
-        return total / len(self.predictors)
 
 
 @contextmanager

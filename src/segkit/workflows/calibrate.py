@@ -27,7 +27,7 @@ from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case, PreparedCase
 from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, choose_cases
 from segkit.workflows.loading import TrainedRun, load_from, models_of
-from segkit.workflows.predict import require_compatible
+from segkit.workflows.members import require_compatible
 from segkit.workflows.presenting import present
 from segkit.workflows.provenance import Model
 

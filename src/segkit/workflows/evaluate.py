@@ -6,9 +6,10 @@ from typing import Any
 
 from segkit.errors import UsageError
 from segkit.evaluation import Summary
+from segkit.runs.sweep import open_sweep
 from segkit.workflows.evaluate_ensemble import evaluate_ensemble
 from segkit.workflows.evaluate_folders import evaluate_folders
-from segkit.workflows.evaluate_folds import evaluate_folds, runs_below
+from segkit.workflows.evaluate_folds import evaluate_folds
 from segkit.workflows.evaluate_postprocessing import (
     FIT,
     TUNING,
@@ -48,20 +49,20 @@ def run(config: dict[str, Any]) -> Summary:
     if of_masks:
         require_run(config)
         return evaluate_folders(config)
-    folds = runs_below(runs[0]) if len(runs) == 1 else ()
+    sweep = open_sweep(runs[0]) if len(runs) == 1 else None
+    folds = () if sweep is None else tuple(run.path for run in sweep.runs)
     require_fitting_cases(config, runs, folds)
     if len(runs) > 1:
         return evaluate_ensemble(config, runs).numbers.summary
-    if not folds:
+    if sweep is None:
         done = evaluate_run(config, runs[0])
         if asked_for(config) == FIT:
             fit_scored([done.trained], done.regions, cases_are=TUNING, output=done.trained.directory.path)
         return done.numbers.summary
     if config["subset"] == "held_out":
-        sweep = folds[0].parent
-        output = config.get("output") or sweep / "evaluation" / "held_out"
+        output = config.get("output") or sweep.evaluation / "held_out"
         summary = evaluate_ensemble({**config, "output": output}, folds).numbers.summary
-        present(sweep, trust=config.get("trust", False))
+        present(sweep.path, trust=config.get("trust", False))
         return summary
     return evaluate_folds(config, folds)
 

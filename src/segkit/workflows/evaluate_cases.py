@@ -1,9 +1,13 @@
 """Cases one after the other: predicted, counted, measured, written if masks are wanted, drawn if among the worst."""
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from segkit.data.cases import read_image
 from segkit.data.readers import mask_name
@@ -17,6 +21,8 @@ from segkit.workflows.masks import write_mask
 from segkit.workflows.members import Members
 from segkit.workflows.native_overlay import draw_native
 
+Int16Array: TypeAlias = np.ndarray[Any, np.dtype[np.int16]]
+
 
 @dataclass
 class Counted:
@@ -28,21 +34,45 @@ class Counted:
 
 @dataclass(frozen=True)
 class Worst:
-    """One of the worst cases by the plain prediction, with what a picture of it needs."""
+    """One of the worst cases by the plain prediction, with the mask of its picture.
+
+    Masks are held compressed, to a hundredth or so: ten of them, of large volumes, would be gigabytes.
+
+    Args:
+        case: Where its files are.
+        score: Of the case; NaN where it is healthy.
+        shape: Native voxels in RAS+ order.
+        packed: Their classes.
+    """
 
     case: Case
-    prepared: PreparedCase
-    result: CaseResult
     score: float
+    shape: tuple[int, ...]
+    packed: bytes
+
+    @classmethod
+    def of(cls, case: Case, prediction: Int16Array, score: float) -> "Worst":
+        """A case and its prediction."""
+        return cls(case, score, prediction.shape, zlib.compress(prediction.tobytes(), level=1))
+
+    @property
+    def prediction(self) -> Int16Array:
+        """Class of each native voxel."""
+        return np.frombuffer(zlib.decompress(self.packed), dtype=np.int16).reshape(self.shape)
 
     def rank(self) -> tuple[float, str]:
         """Worst first; a healthy case, which has no score, last."""
-        return (math.inf if math.isnan(self.score) else self.score, self.case.case_id)
+        return rank_of(self.score, self.case)
+
+
+def rank_of(score: float, case: Case) -> tuple[float, str]:
+    """Where a case stands among the worst."""
+    return (math.inf if math.isnan(score) else score, case.case_id)
 
 
 @dataclass
 class Scored:
-    """What every variant came to, in their order, the worst cases with their arrays, and regions where wanted."""
+    """What every variant came to, in their order, the worst cases, and regions where wanted."""
 
     counted: list[Counted]
     worst: list[Worst] = field(default_factory=list)
@@ -60,7 +90,7 @@ def score_cases(
     overlays: int,
     regions: bool = False,
 ) -> Scored:
-    """Score case by case, with a line each; keeps the arrays of the worst only.
+    """Score case by case, with a line each; keeps the masks of the worst only.
 
     Args:
         members: What is scored.
@@ -93,8 +123,9 @@ def score_cases(
         others = zip(variants[1:], scores[1:], strict=True)
         more = "".join(f"  {variant.name} {score:.3f}" for variant, score in others)
         print(f"[{number}/{len(cases)}] {case.case_id}  score {scores[0]:.3f}{more}", flush=True)
-        done.worst.append(Worst(case, prepared[0], plain, scores[0]))
-        done.worst = sorted(done.worst, key=Worst.rank)[:overlays]
+        if overlays and (len(done.worst) < overlays or rank_of(scores[0], case) < done.worst[-1].rank()):
+            assert plain.prediction is not None
+            done.worst = sorted([*done.worst, Worst.of(case, plain.prediction, scores[0])], key=Worst.rank)[:overlays]
     return done
 
 
@@ -103,8 +134,18 @@ def mask_of(output: Path, row: str, case: Case) -> Path:
     return row_folder(output, row) / "predictions" / mask_name(case.case_id, case.images[0])
 
 
-def draw_worst(folder: Path, worst: Sequence[Worst], labels: Labels, *, label: str) -> None:
-    """Draw the worst cases on their own voxels; the folder of pictures is replaced as a whole."""
+def draw_worst(
+    folder: Path, worst: Sequence[Worst], labels: Labels, *, label: str, prepared: Callable[[Case], PreparedCase]
+) -> None:
+    """Draw the worst cases on their own voxels; the folder of pictures is replaced as a whole.
+
+    Args:
+        folder: Of the pictures.
+        worst: Worst first.
+        labels: Class names.
+        label: What the evaluation calls itself.
+        prepared: Gives a case with its native reference.
+    """
     if not worst:
         return
     staged = temporary_beside(folder)
@@ -112,8 +153,8 @@ def draw_worst(folder: Path, worst: Sequence[Worst], labels: Labels, *, label: s
     for rank, one in enumerate(worst, start=1):
         draw_native(
             one.case,
-            one.prepared,
-            one.result.prediction,
+            prepared(one.case),
+            one.prediction,
             labels=labels,
             path=staged / f"{rank:02d}-{one.case.case_id}.png",
             title=f"{one.case.case_id}  score {one.score:.3f}  ({label})",

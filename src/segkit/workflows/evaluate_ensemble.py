@@ -6,9 +6,8 @@ from typing import Any
 
 from segkit.errors import UsageError
 from segkit.workflows.evaluate_subset import Evaluated, evaluate_subset
-from segkit.workflows.loading import TrainedRun, load_from
-from segkit.workflows.members import Members
-from segkit.workflows.predict import require_compatible
+from segkit.workflows.loading import load_from
+from segkit.workflows.members import Members, require_alike, require_compatible
 
 
 def evaluate_ensemble(config: Mapping[str, Any], runs: Sequence[str | Path]) -> Evaluated:
@@ -33,27 +32,11 @@ def evaluate_ensemble(config: Mapping[str, Any], runs: Sequence[str | Path]) -> 
     # Mirrored predictions are a further row; the first one is plain.
     members = [load_from({**config, "mirror": False}, run) for run in runs]
     require_compatible(members)
-    _require_one_score(members)
+    require_alike(
+        members,
+        {"score": lambda run: run.settings.composite, "score.lesion": lambda run: run.settings.lesion},
+        so="it is not known how to count their mean",
+        mend="evaluate runs of one score together; or predict, then evaluate predictions=FOLDER",
+    )
     output = Path(config["output"]).expanduser().absolute()
     return evaluate_subset(config, Members(tuple(members), config.get("average", "logits")), output=output)
-
-
-def _require_one_score(members: Sequence[TrainedRun]) -> None:
-    """Refuse runs that count in different ways: their mean has no score of its own.
-
-    Raises:
-        UsageError: The composite scores, or the rules for lesions, differ.
-    """
-    first = members[0]
-    for other in members[1:]:
-        for what, mine, its in (
-            ("score", other.settings.composite, first.settings.composite),
-            ("score.lesion", other.settings.lesion, first.settings.lesion),
-        ):
-            if mine != its:
-                raise UsageError(
-                    f"the runs differ in their {what}: it is not known how to count their mean",
-                    where=f"{first.directory.name}, {other.directory.name}",
-                    why=f"{its} against {mine}",
-                    mend="evaluate runs of one score together; or predict, then evaluate predictions=FOLDER",
-                )

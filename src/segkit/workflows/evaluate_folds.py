@@ -10,7 +10,6 @@ from typing import Any
 
 from segkit.errors import DataError, UsageError
 from segkit.evaluation import Summary
-from segkit.runs.directory import RunDirectory
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.workflows.evaluate_postprocessing import (
     FIT,
@@ -23,19 +22,9 @@ from segkit.workflows.evaluate_run import evaluate_run
 from segkit.workflows.evaluate_subset import Evaluated
 from segkit.workflows.evaluate_variants import Row, forget_comparisons, write_variant
 from segkit.workflows.evaluation_tables import numbers_of, write_cases, write_numbers
+from segkit.workflows.members import require_alike
 from segkit.workflows.presenting import present
 from segkit.workflows.provenance import SEEN
-
-
-def runs_below(run: str | Path) -> tuple[Path, ...]:
-    """The runs in a folder that is no run itself, by name; none where `run` is one, or is not there."""
-    given = Path(run).expanduser()
-    for folder in (given, Path("runs") / given):
-        if RunDirectory(folder).exists:
-            return ()
-        if found := sorted(path.parent for path in folder.glob("*/config.yaml")):
-            return tuple(found)
-    return ()
 
 
 def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
@@ -122,19 +111,14 @@ def _require_one_experiment(folds: Sequence[Evaluated]) -> None:
         UsageError: Labels or settings differ.
         DataError: A case is in two runs.
     """
-    first, tested = folds[0], dict[str, str]()
+    require_alike(
+        [fold.trained for fold in folds],
+        {"labels": lambda run: run.plan.labels, "scores": lambda run: run.settings},
+        so="they are no folds of one experiment",
+        mend="put the folds of one experiment, and nothing else, into one folder",
+    )
+    tested = dict[str, str]()
     for fold in folds:
-        for what, mine, other in (
-            ("labels", fold.numbers.labels, first.numbers.labels),
-            ("scores", fold.trained.settings, first.trained.settings),
-        ):
-            if mine != other:
-                raise UsageError(
-                    f"the runs differ in their {what}: they are no folds of one experiment",
-                    where=f"{first.trained.directory.name}, {fold.trained.directory.name}",
-                    why=f"{other} against {mine}",
-                    mend="put the folds of one experiment, and nothing else, into one folder",
-                )
         for result in fold.numbers.results:
             other_run = tested.setdefault(result.case_id, fold.trained.directory.name)
             if other_run != fold.trained.directory.name:

@@ -109,7 +109,9 @@ def evaluate_subset(config: Mapping[str, Any], members: Members, *, output: Path
     done = Evaluated(members, tuple(rows), facts_of(members, subset, label, seen), tuple(scored.regions))
     forget_comparisons(output)
     write_cases(output, done.numbers, note=label if label == SEEN else "")
-    draw_worst(output / "overlays", scored.worst, labels, label=label)
+    draw_worst(
+        output / "overlays", scored.worst, labels, label=label, prepared=lambda case: store.get(case, first.plan)
+    )
     write_numbers(output, done.numbers, facts=done.facts)
     lines = [*done.numbers.lines(), *(write_variant(output, row, facts=done.facts) for row in done.rows[1:])]
     _print(done, lines)

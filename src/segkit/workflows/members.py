@@ -1,14 +1,56 @@
 """One trained run, or several as one model: the mean of what they say of a voxel decides it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from segkit.data.store import Store
+from segkit.errors import UsageError
 from segkit.evaluation import CaseResult, EvaluationSettings, evaluate_members
 from segkit.evaluation.native import Average
 from segkit.types import Case, PreparedCase
 from segkit.workflows.loading import TrainedRun
 from segkit.workflows.provenance import Model
+
+
+def require_alike(
+    runs: Sequence[TrainedRun], told: Mapping[str, Callable[[TrainedRun], object]], *, so: str, mend: str = ""
+) -> None:
+    """Refuse runs that differ in something that they must have in common.
+
+    Args:
+        runs: At least one.
+        told: What is compared, by the name it has in the message.
+        so: What follows from a difference.
+        mend: What helps.
+
+    Raises:
+        UsageError: Naming what differs, two runs, and what each has.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        for what, of in told.items():
+            if of(other) != of(first):
+                raise UsageError(
+                    f"the runs differ in their {what}: {so}",
+                    where=f"{first.directory.name}, {other.directory.name}",
+                    why=f"{of(first)} against {of(other)}",
+                    mend=mend,
+                )
+
+
+def require_compatible(runs: Sequence[TrainedRun]) -> None:
+    """Refuse to average models that mean different things.
+
+    Raises:
+        UsageError: Labels, channels or number of axes differ.
+    """
+    told = {what: partial(_of_plan, what) for what in ("labels", "channels", "dimensions")}
+    require_alike(runs, told, so="they cannot be averaged")
+
+
+def _of_plan(what: str, run: TrainedRun) -> object:
+    return getattr(run.plan, what)
 
 
 @dataclass(frozen=True)

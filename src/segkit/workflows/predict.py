@@ -17,6 +17,7 @@ from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
 from segkit.workflows.contact_sheet import contact_sheet
 from segkit.workflows.loading import TrainedRun, load, load_from, models_of
+from segkit.workflows.members import require_compatible
 from segkit.workflows.memory_limit import MemoryLimit
 from segkit.workflows.postprocessing import STORED, postprocessing_for
 from segkit.workflows.predicting import Job, Predicting
@@ -76,21 +77,6 @@ def run(config: dict[str, Any]) -> list[Path]:
             mend="mend these images and run the same command again: the masks that are there are kept",
         )
     return targets
-
-
-def require_compatible(members: Sequence[TrainedRun]) -> None:
-    """Refuse to average models that mean different things.
-
-    Raises:
-        UsageError: Labels, channels or number of axes differ.
-    """
-    first = members[0]
-    for other in members[1:]:
-        for what in ("labels", "channels", "dimensions"):
-            a, b = getattr(first.plan, what), getattr(other.plan, what)
-            if a != b:
-                why = f"{first.directory.name} has {a}, {other.directory.name} has {b}"
-                raise UsageError(f"the runs differ in their {what}: they cannot be averaged", where="run", why=why)
 
 
 def targets_of(cases: Sequence[Case], output: Path) -> list[Path]:
