@@ -90,7 +90,7 @@ ROW = Row(
         Pair("nnU-Net", "segkit"),
         Pair("nnU-Net", "segkit, nnU-Net's network", "segkit fp32, nnU-Net's network"),
     ),
-    rounds=3,
+    rounds=2,
     warmup=0,
     before=_before,
 )
