@@ -28,12 +28,20 @@ def environment() -> dict[str, Any]:
     }
 
 
+_counted: set[str] = set()
+"""Verbs whose start has been asked for in this process."""
+
+
 def seconds_since_start(verb: str) -> float:
     """Seconds since this process was started as `python -m segkit.VERB`.
 
     A person who gives a run ten minutes counts the imports too. 0 where the process is another, such as a notebook,
-    or the system does not say.
+    or the system does not say, and from the second question on: of the runs that a sweep trains in one process only
+    the first has waited for the start.
     """
+    if verb in _counted:
+        return 0.0
+    _counted.add(verb)
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     facts = Path("/proc/self/stat")
     if getattr(spec, "name", "") != f"segkit.{verb}" or not facts.is_file():
