@@ -1,4 +1,4 @@
-"""postprocessing.json: the rules that were fitted for a run, or for the runs of an ensemble, read back and understood."""
+"""postprocessing.json: the rules that were fitted for a run, or for the runs of an ensemble, read and understood."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
