@@ -54,8 +54,14 @@ def sections(folder, **keys):
 
 def cells(text, heading):
     """The cells of the first row of the table whose head holds `heading`."""
+    return rows_of(text, heading)[0]
+
+
+def rows_of(text, heading):
+    """The cells of each row of the table whose head holds `heading`."""
     table = next(part for part in text.split("<table>")[1:] if heading in part.split("</thead>")[0])
-    return re.findall(r"<td[^>]*>(.*?)</td>", table.split("<tbody>")[1].split("</tr>")[0])
+    body = table.split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in body.split("</tr>")[:-1]]
 
 
 def test_the_numbers_are_those_of_the_summary(tmp_path):
@@ -78,18 +84,32 @@ def test_the_numbers_are_those_of_the_summary(tmp_path):
     assert "would score" not in text
 
 
-@pytest.mark.parametrize("interval", [[0.0106, 0.0324], None])
-def test_a_variant_is_a_row_below_the_plain_numbers(tmp_path, interval):
+@pytest.mark.parametrize(("interval", "label"), [([0.0106, 0.0324], "test"), (None, "SEEN CASES")])
+def test_a_variant_is_a_row_below_the_plain_one(tmp_path, interval, label):
     folder = tmp_path / "evaluation" / "held_out"
     evaluated(folder)
     assert "in another way" not in sections(tmp_path)
-    (folder / "mirrored").mkdir()
-    row = {"candidate": 0.8712, "difference": 0.0215, "interval": interval, "n": 11}
-    (folder / "mirrored" / "comparison.json").write_text(json.dumps({"rows": [row | {"candidate": 0.1}, row]}))
+    plain = evaluated(folder)
+    other = evaluated(folder / "mirrored") | {"score": 0.12345, "label": label}
+    other["mean"] |= {"dice": entry(0.8712, interval) | {"n": 11}}
+    (folder / "mirrored" / "summary.json").write_text(json.dumps(other))
+    assert "in another way" not in sections(tmp_path)  # of an earlier plain evaluation: it is compared with none
+    row = {"class": "mean", "difference": 0.0215, "interval": interval, "n": 11}
+    of_class = row | {"class": "lesion <b>", "difference": -0.25, "interval": None}
+    (folder / "mirrored" / "comparison.json").write_text(json.dumps({"rows": [of_class, row]}))
     text = sections(tmp_path)
     assert "Evaluation of the held-out cases" in text
-    difference = "+0.021 [+0.011, +0.032]" if interval else "+0.021"
-    assert cells(text, "difference") == ["mirrored", "0.871", difference, "11"]
+    first, second = rows_of(text, "difference in dice")
+    means = [interval_text(plain["mean"][metric]) for metric in ("dice", "iou", "precision", "recall")]
+    assert first == ["plain", *means, f"{plain['score']:.4f}", "", str(plain["mean"]["dice"]["n"])]
+    difference = "+0.0215 [+0.0106, +0.0324]" if interval else "+0.0215"
+    name = "mirrored (SEEN CASES)" if label == "SEEN CASES" else "mirrored"
+    assert second == [name, interval_text(other["mean"]["dice"]), *means[1:], "0.1235", difference, "11"]
+    assert rows_of(text, "<th>class</th><th class=\"number\">difference") == [
+        [name, "lesion &lt;b&gt;", "-0.2500", "11"]
+    ]
+    # The plain numbers stay where they are, above.
+    assert text.index(f"Composite score {plain['score']:.4f}") < text.index("in another way")
 
 
 def test_instances_have_a_ceiling(tmp_path):

@@ -42,6 +42,21 @@ def test_files_and_their_names(run):
     assert names == ["config.yaml", "per_case.csv", "overlays/epoch-1/a.png", "evaluation/test/summary.json"]
 
 
+def test_rows_beside_an_evaluation_and_the_rules_for_masks(run):
+    test = run.path / "evaluation" / "test"
+    for row in ("mirrored", "postprocessed"):
+        (test / row).mkdir(parents=True)
+        (test / row / "summary.json").write_text("{}")
+    (test / "summary.json").write_text("{}")
+    for file in ("comparison.json", "differences.csv", "per_case.csv"):
+        (test / "mirrored" / file).write_text("{}")
+    (run.path / "postprocessing.json").write_text("{}")
+    mirrored = [f"evaluation/test/mirrored/{name}" for name in ("summary.json", "per_case.csv")]
+    mirrored += [f"evaluation/test/mirrored/{name}" for name in ("comparison.json", "differences.csv")]
+    # The other row is compared with none: the plain evaluation was made again since.
+    assert [name for _, name in files_of(run)] == ["evaluation/test/summary.json", *mirrored, "postprocessing.json"]
+
+
 def test_fingerprint_follows_every_file_of_the_copy(run):
     seen = {fingerprint(run)}
     Journal(run.metrics, run.timings).metrics({"a": 1.0}, n=1, step=1, epoch=1)

@@ -9,6 +9,9 @@ from tests.calibration_records import calibration_record
 from tests.evaluation_tables import write_tables
 from tests.mlflow_stores import doubles, select
 
+from segkit.evaluation.comparison import compare
+from segkit.evaluation.comparison_files import write_comparison
+from segkit.evaluation.stored_table import read_table
 from segkit.runs.directory import RunDirectory
 from segkit.runs.sweep import SweepDirectory
 
@@ -103,6 +106,42 @@ def test_of_a_sweep_the_folds_and_the_ensemble_have_names_of_their_own(tmp_path)
     assert pooled.values["out_of_fold/dice/back"] == pytest.approx((7 * 0.9 + 0.8) / 8)
     assert ensemble.values["held_out/dice"] == pytest.approx(0.5)
     assert not [key for key in pooled.values if not key.startswith("out_of_fold/")]
+
+
+def test_rows_beside_the_plain_one_have_their_own_names_and_the_difference(run):
+    folder = write_tables(run.path / "evaluation" / "test", DICE, checkpoint={"epoch": 4})
+    plain = scores_of_run(run)[0].values
+    write_tables(folder / "mirrored", DICE | {"c0": (0.75, 1.0)}, checkpoint={"epoch": 4})
+    assert [scores.values for scores in scores_of_run(run)] == [plain]  # it is of no plain evaluation that is there
+    found = compare([read_table(folder)], [read_table(folder / "mirrored")], ["dice"], label="test")
+    write_comparison(folder / "mirrored", found)
+    first, second = scores_of_run(run)
+    assert (first.values, second.step) == (plain, 4)
+    assert {key.split("/")[1] for key in second.values} == {"mirrored"}
+    assert second.values["test/mirrored/score"] > plain["test/score"]
+    # c0 alone has changed: front from 0.5 to 0.75 in one of seven cases, back from 0.9 to 1 in one of eight.
+    assert second.values["test/mirrored/dice/front"] - plain["test/dice/front"] == pytest.approx(0.25 / 7)
+    assert second.values["test/mirrored/dice_difference/front"] == pytest.approx(0.25 / 7)
+    assert second.values["test/mirrored/dice_difference"] == pytest.approx((0.25 / 7 + 0.1 / 8) / 2)
+    low, high = (second.values[f"test/mirrored/dice_difference_{limit}"] for limit in ("low", "high"))
+    assert low < second.values["test/mirrored/dice_difference"] < high
+    assert second.values["test/mirrored/dice_difference_n"] == 8
+    # Rules that were fitted on these cases: the row is marked, and the plain one stays.
+    seen = {"label": "SEEN CASES", "seen_cases": ["c0"], "checkpoint": {"epoch": 4}}
+    write_tables(folder / "mirrored", DICE, **seen)
+    assert [scores.values for scores in scores_of_run(run)] == [plain]
+
+
+def test_of_a_sweep_the_rows_too(tmp_path):
+    for subset in ("test", "held_out"):
+        folder = write_tables(tmp_path / "evaluation" / subset, DICE)
+        write_tables(folder / "postprocessed", DICE)
+        found = compare([read_table(folder)], [read_table(folder / "postprocessed")], ["dice"], label="test")
+        write_comparison(folder / "postprocessed", found)
+    values = {key: value for scores in scores_of_sweep(SweepDirectory(tmp_path)) for key, value in scores.values.items()}
+    for prefix in ("out_of_fold", "held_out"):
+        assert values[f"{prefix}/postprocessed/dice/back"] == values[f"{prefix}/dice/back"]
+        assert values[f"{prefix}/postprocessed/dice_difference"] == 0.0
 
 
 def test_seen_cases_are_never_scores(run):

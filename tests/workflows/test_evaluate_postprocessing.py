@@ -96,6 +96,7 @@ def test_fitted_on_tuning_cases_and_tried_on_test_cases(data, trained, capsys):
     before = written(output)
     run(config(trained, subset="tuning", postprocess="fit"))
     assert f"fitted on 10 cases of 10 groups; {TUNING}" in capsys.readouterr().out
+    assert "Rules: ball_a: largest component kept." in (trained / "report.html").read_text()
     stored = read_postprocessing(trained)
     assert stored.rules == LARGEST
     stored.require_models(models_of([load(trained, accelerator="cpu")]))

@@ -36,8 +36,9 @@ def folds(nnunet_raw, threshold_run, make_store):
     return path.parent, store
 
 
-def evaluated(folder, subset="test"):
-    summary = evaluate({"run": str(folder), "subset": subset, "overlays": 1, "trainer": {"accelerator": "cpu"}})
+def evaluated(folder, subset="test", **keys):
+    config = {"run": str(folder), "subset": subset, "overlays": 1, "trainer": {"accelerator": "cpu"}}
+    summary = evaluate(config | keys)
     present(folder, trust=False)
     return summary
 
@@ -70,6 +71,22 @@ def test_the_scores_of_all_folds_and_of_their_ensemble_reach_page_and_parent_onc
     assert f"{summary.mean['dice'].mean:.3f}" in section
     assert section.count("<figcaption>phantom_") == 1
     assert text.count("<figcaption>phantom_") == 3  # the lowest of each fold, and of the held-out people
+
+
+def test_rows_beside_the_plain_one_reach_page_and_mlflow(folds):
+    folder, store = folds
+    summary = evaluated(folder, mirror=True, detail=False)
+    points = parent_points(folder, store)
+    assert points["out_of_fold/dice"] == summary.mean["dice"].mean
+    mirrored = read_json(folder / "evaluation/test/mirrored/summary.json")
+    assert points["out_of_fold/mirrored/dice"] == mirrored["mean"]["dice"]["mean"]
+    assert points["out_of_fold/mirrored/score"] == mirrored["score"]
+    sent = read_json(folder / "mlflow.json")["artifacts"]
+    assert {f"evaluation/test/mirrored/{name}" for name in ("summary.json", "comparison.json")} <= set(sent)
+    for page in (folder / "report.html", folder / "0-fold=0" / "report.html"):
+        assert page.read_text().count("<td>mirrored</td>") == 1
+    fold = read_json(folder / "0-fold=0" / "mlflow.json")["run_id"]
+    assert [value for key, _, value in in_store(store, fold, without=()) if key == "test/mirrored/dice_n"] == [3]
 
 
 def test_what_did_not_arrive_is_brought_by_sync(folds, caplog, capsys):

@@ -12,6 +12,11 @@ DIFFERENCES, COMPARISON = "differences.csv", "comparison.json"
 _COLUMNS = ("case_id", "group", "class", "metric", "reference", "candidate", "difference")
 
 
+def compared_rows(evaluation: Path) -> list[Path]:
+    """Folders of the further rows of an evaluation: those that were compared with its plain prediction, by name."""
+    return sorted(path.parent for path in evaluation.glob(f"*/{COMPARISON}"))
+
+
 def write_comparison(folder: Path, comparison: Comparison, *, note: str = "") -> None:
     """Write both files.
 

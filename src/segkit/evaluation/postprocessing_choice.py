@@ -97,11 +97,23 @@ class Step:
 
     def text(self) -> str:
         """For people: `largest component kept: Dice +0.0123, 4.1 standard errors, 1.7 needed`."""
-        error = self.gain.standard_error
-        spread = f"{self.gain.mean / error:.1f} standard errors, {self.bar:.1f} needed" if error > 0 else "no spread"
-        said = "Dice" if self.measure == "Dice" else "share without a false alarm"
-        amount = f"{self.change}: {said} {self.gain.mean:+.4f}, {spread}"
-        return amount + (f"; {self.obstacle}" if self.obstacle else "")
+        because = reason_text(self.measure, self.gain.mean, self.gain.standard_error, self.bar, self.obstacle)
+        return f"{self.change}: {because}"
+
+
+def reason_text(measure: Measure, gain: float, error: float, bar: float, obstacle: str) -> str:
+    """Why a step was kept or not, for people: `Dice +0.0123, 4.1 standard errors, 1.7 needed; b loses Dice`.
+
+    Args:
+        measure: By which it was judged.
+        gain: Mean gain by it.
+        error: Standard error of the gain; NaN where there is none.
+        bar: Standard errors that the gain must exceed.
+        obstacle: What it would lose; "" where nothing.
+    """
+    said = "Dice" if measure == "Dice" else "share without a false alarm"
+    spread = f"{gain / error:.1f} standard errors, {bar:.1f} needed" if error > 0 else "no spread"
+    return f"{said} {gain:+.4f}, {spread}" + (f"; {obstacle}" if obstacle else "")
 
 
 class Trials:

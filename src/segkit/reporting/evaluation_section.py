@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from segkit.evaluation.comparison_files import COMPARISON
+from segkit.evaluation.comparison_files import COMPARISON, compared_rows
 from segkit.metrics.lesion_detection import are_lesions
 from segkit.reporting.html import paragraph, picture, section, table
 from segkit.reporting.pictures import Pictures, drawn_cases
@@ -47,7 +47,7 @@ def evaluation_sections(
         cases = read_rows(path.with_name("per_case.csv"))
         places = [one / "evaluation" / subset / "overlays" for one in (folder, *drawn_by)]
         title = (titles or {}).get(subset, f"Evaluation of the {subset.replace('_', '-')} cases")
-        numbers = _numbers(summary, cases, subset, variants=_variants(path.parent, problems))
+        numbers = _numbers(summary, cases, subset, variants=_variants(path.parent, summary, problems))
         yield section(title, *numbers, *_worst(cases, drawn_cases(places), pictures))
 
 
@@ -140,24 +140,42 @@ def _score_line(summary: Mapping[str, Any]) -> str:
     return paragraph(f"Composite score {score:.4f} = {summary.get('score_formula', '')}") if score is not None else ""
 
 
-def _variants(folder: Path, problems: list[str]) -> Iterator[str]:
-    """What the same weights come to where they predict in another way, beside the plain prediction above."""
-    compared = {path.parent.name: read_record(path, problems) for path in sorted(folder.glob(f"*/{COMPARISON}"))}
-    rows = [
-        (name, f"{of['candidate']:.3f}", _signed(of["difference"], of["interval"]), str(of["n"]))
-        for name, record in compared.items()
-        for of in record.get("rows", [])[-1:]
-        if of["n"]
-    ]
-    if rows:
+def _variants(folder: Path, plain: Mapping[str, Any], problems: list[str]) -> Iterator[str]:
+    """What the same weights come to where they predict in another way: a row each, below that of the plain prediction.
+
+    In the words of the terminal; the difference is by class too, since what helps one may harm another.
+    """
+    rows, classes = [("plain", *_row_cells(plain, ""))], []
+    for row in compared_rows(folder):
+        summary, compared = (read_record(row / name, problems) for name in ("summary.json", COMPARISON))
+        differences = compared.get("rows") or []
+        if not differences or not summary.get("mean"):
+            continue
+        name = row.name + (f" ({SEEN})" if summary.get("label") == SEEN else "")
+        rows.append((name, *_row_cells(summary, _signed(differences[-1]))))
+        classes += [(name, of["class"], _signed(of), str(of["n"])) for of in differences[:-1]]
+    if len(rows) > 1:
         yield paragraph(
-            "The same weights, predicting in another way; the difference is to the numbers above, by person."
+            "The same weights, predicting in another way, beside the plain prediction: means over the classes, and the "
+            "paired difference in dice against the plain prediction, by person. The plain row is the one that "
+            "checkpoints are selected by."
         )
-        yield table(("", "dice", "difference", "n"), rows, numbers_from=1)
+        yield table(("", *METRICS, "score", "difference in dice", "n"), rows, numbers_from=1)
+        yield table(("", "class", "difference in dice", "n"), classes, numbers_from=2)
 
 
-def _signed(mean: float, interval: Sequence[float] | None) -> str:
-    return f"{mean:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
+def _row_cells(summary: Mapping[str, Any], difference: str) -> tuple[str, ...]:
+    score, means = summary.get("score"), summary["mean"]
+    texts = (interval_text(means[metric]) for metric in METRICS)
+    return (*texts, "n/a" if score is None else f"{score:.4f}", difference, str(means["dice"]["n"]))
+
+
+def _signed(row: Mapping[str, Any]) -> str:
+    """`+0.0041 [+0.0012, +0.0070]`; `n/a` where no case has the metric on both sides."""
+    if not row["n"]:
+        return "n/a"
+    interval = row["interval"]
+    return f"{row['difference']:+.4f}" + (f" [{interval[0]:+.4f}, {interval[1]:+.4f}]" if interval else "")
 
 
 def _false_positives(classes: Mapping[str, Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ from segkit.reporting.curves import Series, curves_png, read_series
 from segkit.reporting.evaluation_section import evaluation_sections, read_record, read_rows, worst_cases
 from segkit.reporting.html import folded, heading, page, paragraph, picture, section, table
 from segkit.reporting.pictures import Pictures
+from segkit.reporting.postprocessing_section import postprocessing_section
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import atomic_write
 from segkit.runs.standing import standing
@@ -45,6 +46,7 @@ def write_report(run: RunDirectory, *, output: Path | None = None) -> Path:
     sections = [
         section("Run", _run_table(facts)),
         *evaluation_sections(run.path, problems, pictures),
+        postprocessing_section(run.path, problems),
         calibration_section(run.path, problems),
         section("Tuning cases", _tuning(run), *_drawn(run, pictures)),
         section("Curves", _curves(run)),

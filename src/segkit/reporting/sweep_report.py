@@ -13,6 +13,7 @@ from segkit.reporting.calibration_section import calibration_section
 from segkit.reporting.evaluation_section import evaluation_sections, interval_text, read_record, read_rows
 from segkit.reporting.html import paragraph, section, table
 from segkit.reporting.pictures import Pictures
+from segkit.reporting.postprocessing_section import postprocessing_section
 from segkit.reporting.report import write_page
 from segkit.runs.directory import RunDirectory
 from segkit.runs.sweep import SweepDirectory
@@ -47,6 +48,7 @@ def write_sweep_report(sweep: SweepDirectory, *, output: Path | None = None) -> 
         *evaluation_sections(
             sweep.path, problems, Pictures(sweep.path), titles=_TITLES, drawn_by=[run.path for run in runs]
         ),
+        postprocessing_section(sweep.path, problems),
         calibration_section(sweep.path, problems),
         section("Where everything is", _places(runs)),
     ]

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from segkit.runs import calibration
+from segkit.evaluation.comparison_files import COMPARISON, DIFFERENCES, compared_rows
+from segkit.runs import calibration, postprocessing
 from segkit.runs.directory import RunDirectory
 from segkit.runs.manifest import Entry, checkpoint_path, checkpoint_steps
 from segkit.runs.scores import read_entry
@@ -94,10 +95,12 @@ def runs_below(root: Path) -> Iterator[RunDirectory]:
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """What verbs have written after the training: tables of evaluations, a calibration."""
+    """What verbs have written after the training: tables of evaluations, rules for masks, a calibration."""
     for summary in sorted((folder / "evaluation").glob("*/summary.json")):
-        yield from (summary, summary.with_name("per_case.csv"), summary.parent / "nnunet" / summary.name)
-    yield from (folder / calibration.FILE, folder / calibration.TABLE)
+        for row in (summary.parent, *compared_rows(summary.parent)):
+            yield from (row / summary.name, row / "per_case.csv", row / "nnunet" / summary.name)
+            yield from (row / COMPARISON, row / DIFFERENCES)
+    yield from (folder / postprocessing.FILE, folder / calibration.FILE, folder / calibration.TABLE)
 
 
 def _named(paths: Iterable[Path], root: Path) -> list[tuple[Path, str]]:

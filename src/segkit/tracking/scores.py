@@ -2,18 +2,24 @@
 
 Each mean goes with what it is worth: `test/dice`, its 95 % interval `test/dice_low` and `test/dice_high` where one is
 published, and `test/dice_n`, the number of cases; of a class `test/dice/CLASS`, `test/dice_low/CLASS`, ...
+
+A further row of an evaluation stands beside the plain one under its own name, `test/mirrored/dice` or
+`test/postprocessed/dice`, with the paired difference to it, `test/mirrored/dice_difference`.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from segkit.evaluation.comparison_files import COMPARISON, compared_rows
 from segkit.metrics.lesion_detection import are_lesions
 from segkit.runs.calibration import FILE as CALIBRATION
 from segkit.runs.directory import RunDirectory
@@ -22,6 +28,7 @@ from segkit.runs.sweep import SweepDirectory
 from segkit.tracking.names import plain_key
 
 SEEN = "SEEN CASES"
+_SUMMARY = "summary.json"
 _AT_ONCE = 1000  # as many as MLflow takes in a request
 _LESIONS = {"f1": "lesion_f1", "recall": "lesion_recall", "precision": "lesion_precision"}
 """What is called otherwise here than in its table, where the same words stand for voxels."""
@@ -46,9 +53,9 @@ class Scores:
 
 def scores_of_run(run: RunDirectory) -> list[Scores]:
     """What `evaluate` has found on the test cases, at the epoch of the checkpoint, and `calibrate`, at its step."""
-    test = run.path / "evaluation" / "test" / "summary.json"
+    test = run.path / "evaluation" / "test"
     found = [
-        _read(test, lambda summary: (_evaluation(summary, "test"), int(summary["checkpoint"]["epoch"]))),
+        *_rows(test, "test", step=lambda summary: int(summary["checkpoint"]["epoch"])),
         _read(run.path / CALIBRATION, lambda record: _calibration_of(run.name, record)),
     ]
     return [scores for scores in found if scores is not None]
@@ -56,10 +63,9 @@ def scores_of_run(run: RunDirectory) -> list[Scores]:
 
 def scores_of_sweep(sweep: SweepDirectory) -> list[Scores]:
     """What was found out of fold, by the ensemble on held-out people, and of the calibration of the runs' mean."""
-    pooled, ensemble = (sweep.evaluation / subset / "summary.json" for subset in ("test", "held_out"))
     found = [
-        _read(pooled, lambda summary: (_evaluation(summary, "out_of_fold"), 0)),
-        _read(ensemble, lambda summary: (_evaluation(summary, "held_out"), 0)),
+        *_rows(sweep.evaluation / "test", "out_of_fold", step=lambda _: 0),
+        *_rows(sweep.evaluation / "held_out", "held_out", step=lambda _: 0),
         _read(sweep.path / CALIBRATION, lambda record: (_calibration(record), 0)),
     ]
     return [scores for scores in found if scores is not None]
@@ -86,6 +92,27 @@ def send_scores(client: MlflowClient, run_id: str, found: Iterable[Scores]) -> i
     for start in range(0, len(new), _AT_ONCE):
         client.log_batch(run_id, metrics=new[start : start + _AT_ONCE])
     return len(new)
+
+
+def _rows(folder: Path, prefix: str, *, step: Callable[[Mapping[str, Any]], int]) -> Iterator[Scores | None]:
+    """The plain evaluation of a folder, then the rows beside it, each under its own name."""
+    yield _read(folder / _SUMMARY, lambda summary: (_evaluation(summary, prefix), step(summary)))
+    for row in compared_rows(folder):
+        yield _read(row / _SUMMARY, partial(_row, row, f"{prefix}/{row.name}", step))
+
+
+def _row(
+    folder: Path, prefix: str, step: Callable[[Mapping[str, Any]], int], summary: Mapping[str, Any]
+) -> tuple[_Values, int]:
+    difference = _difference(read_json(folder / COMPARISON), prefix)
+    return itertools.chain(_evaluation(summary, prefix), difference), step(summary)
+
+
+def _difference(comparison: Mapping[str, Any], prefix: str) -> _Values:
+    """Of each class, and of their mean, which is the last row where there are several."""
+    rows = comparison["rows"]
+    for suffix, row in [("", rows[-1]), *((f"/{row['class']}", row) for row in rows[:-1] or rows)]:
+        yield from _all({f"{row['metric']}_difference": row | {"mean": row["difference"]}}, prefix, suffix)
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], tuple[_Values, int]]) -> Scores | None:

@@ -56,8 +56,10 @@ def run(config: dict[str, Any]) -> Summary:
         return evaluate_ensemble(config, runs).numbers.summary
     if sweep is None:
         done = evaluate_run(config, runs[0])
+        folder = done.trained.directory.path
         if asked_for(config) == FIT:
-            fit_scored([done.trained], done.regions, cases_are=TUNING, output=done.trained.directory.path)
+            fit_scored([done.trained], done.regions, cases_are=TUNING, output=folder)
+        present(folder, trust=config.get("trust", False))
         return done.numbers.summary
     if config["subset"] == "held_out":
         output = config.get("output") or sweep.evaluation / "held_out"

@@ -56,6 +56,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     for run in runs:
         own = None if config.get("output") is None else output / run.name
         folds.append(evaluate_run({**config, "output": own}, run))
+        present(run, trust=config.get("trust", False))
         print()
     _require_one_experiment(folds)
     plain, *others = (

@@ -7,11 +7,10 @@ from typing import Any
 from segkit.workflows.evaluate_subset import Evaluated, evaluate_subset
 from segkit.workflows.loading import load_from
 from segkit.workflows.members import Members
-from segkit.workflows.presenting import present
 
 
 def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
-    """Score the cases of one role; the run's report and its copy in MLflow follow.
+    """Score the cases of one role.
 
     Args:
         config: Keys of configs/evaluate.yaml.
@@ -26,6 +25,4 @@ def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
     """
     trained = load_from({**config, "mirror": False}, run)
     output = Path(config.get("output") or trained.directory.path / "evaluation" / config["subset"])
-    done = evaluate_subset(config, Members((trained,)), output=output.expanduser().absolute())
-    present(trained.directory.path, trust=config.get("trust", False))
-    return done
+    return evaluate_subset(config, Members((trained,)), output=output.expanduser().absolute())
