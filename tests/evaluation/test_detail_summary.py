@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segkit.evaluation import DetailSettings, detail_case, summarise_details
+from segkit.metrics.lesion import LesionSettings
 from segkit.types import Labels
 
 LABELS = Labels(names=("background", "lesion"), ids=(0, 1))
@@ -128,6 +129,24 @@ def test_order_does_not_matter_and_json_is_clean():
     for record in (forwards.to_dict(), summary([(empty, blobs(1))]).to_dict(), summary([(empty, empty)]).to_dict()):
         json.dumps(record, allow_nan=False)
     assert forwards.to_dict()["surface"]["lesion"]["nsd"]["tolerance_mm"] == 1.0
+
+
+def test_what_is_printed_and_stored_names_the_unit_of_the_images():
+    settings = DetailSettings(tolerance_mm=2.0, lesion=LesionSettings(min_mm3=3.0))
+    found = details(pairs())
+    for unit, length, sizes in (("mm", "2 mm", "mm^3"), ("pixel", "2 pixels", "pixels")):
+        of = summarise_details(found, LABELS, settings, unit=unit)
+        assert of.rules["surface_tolerances"] == f"lesion {length}"
+        assert f"NSD within {length};" in of.rules["surface_elements"]
+        assert f"sizes in {sizes}," in of.rules["lesions"]
+        assert f"and 3 {sizes};" in of.rules["lesion_matching"]
+        lines = list(of.table())
+        assert any(line.startswith(f"NSD within {length}; ") for line in lines)
+        assert lines[-1] == of.rules["lesion_matching"]
+        if unit == "pixel":
+            assert " mm" not in "\n".join([*lines, *of.rules.values()])
+    two = DetailSettings(tolerances={"lesion": 1.0})
+    assert "NSD within 1 pixel; " in "\n".join(summarise_details(found, LABELS, two, unit="pixel").table())
 
 
 def test_the_table_shows_what_was_missed_and_lesions_where_a_case_has_several():

@@ -68,7 +68,8 @@ def test_the_smallest_volume_is_in_mm():
     settings = LesionSettings(min_mm3=0.4)
     assert np.count_nonzero(lesions(mask, settings, spacing=(0.2, 0.5))) == 9
     assert np.count_nonzero(lesions(mask, settings, spacing=(1.0, 1.0))) == 12
-    assert "0.4 mm^3" in settings.rule
+    assert "0.4 mm^3" in settings.rule()
+    assert "0.4 pixels" in settings.rule("pixels")
     with pytest.raises(ValueError, match="spacing"):
         lesions(mask, settings)
 

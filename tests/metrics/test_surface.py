@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai.metrics import compute_surface_dice
 from numpy.typing import NDArray
 
-from segkit.metrics.surface import SurfaceSettings, surface_distances, weighted_quantile
+from segkit.metrics.surface import SurfaceSettings, length_text, surface_distances, weighted_quantile
 from segkit.ops.surface_elements import surface_elements
 
 Mask = NDArray[np.bool_]
@@ -179,6 +179,15 @@ def test_refusals() -> None:
 
 
 def test_the_rule_names_every_convention() -> None:
-    rule = SurfaceSettings(tolerance_mm=2.0, hausdorff="pooled", weighting="voxel").rule
+    rule = SurfaceSettings(tolerance_mm=2.0, hausdorff="pooled", weighting="voxel")
     for part in ("2 mm", "pooled", "each counting 1", "HD95", "infinite"):
-        assert part in rule
+        assert part in rule.rule()
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "unit", "text"),
+    [(2.0, "pixel", "2 pixels"), (1.0, "pixel", "1 pixel"), (0.0, "pixel", "0 pixels"), (1.5, "mm", "1.5 mm")],
+)
+def test_the_rule_is_in_the_unit_of_the_image(tolerance: float, unit: str, text: str) -> None:
+    assert f"NSD within {text};" in SurfaceSettings(tolerance_mm=tolerance).rule(unit)
+    assert length_text(tolerance, unit) == text

@@ -29,7 +29,7 @@ def entry(mean, interval):
     return {"mean": mean, "interval": interval, "n": 8, "n_groups": 8}
 
 
-def evaluated(folder, *, instances=False):
+def evaluated(folder, *, instances=False, unit="mm"):
     """The files of an evaluation of twelve cases; in the first nothing was predicted."""
     settings, detail = EvaluationSettings(), DetailSettings()
     results, details = [], []
@@ -42,7 +42,7 @@ def evaluated(folder, *, instances=False):
         rows = count_masks(guess, truth, **given, num_classes=2, settings=settings)
         results.append(CaseResult(given["case_id"], given["group"], rows))
         details += detail_case(guess, truth, **given, labels=LABELS, settings=detail, instances=ids)
-    more = summarise_details(details, LABELS, detail, unit="mm")
+    more = summarise_details(details, LABELS, detail, unit=unit)
     write_per_case(folder / "per_case.csv", results, LABELS, details=details)
     write_summary(folder / "summary.json", summarise(results, LABELS, settings), facts={"label": "test"}, detail=more)
     return json.loads((folder / "summary.json").read_text())
@@ -110,6 +110,15 @@ def test_a_variant_is_a_row_below_the_plain_one(tmp_path, interval, label):
     ]
     # The plain numbers stay where they are, above.
     assert text.index(f"Composite score {plain['score']:.4f}") < text.index("in another way")
+
+
+def test_photographs_are_measured_in_pixels(tmp_path):
+    evaluated(tmp_path / "evaluation" / "test", unit="pixel")
+    text = sections(tmp_path)
+    assert cells(text, "HD95, pixel")[4] == "1 pixel"
+    assert "Surfaces, in pixels:" in text
+    assert "NSD within 1 pixel;" in text
+    assert not re.search(r"\bmm\b", text)
 
 
 def test_instances_have_a_ceiling(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 from segkit.evaluation.detail import ClassDetail, DetailSettings
 from segkit.metrics.lesion_detection import PANOPTIC_IOU, Detection, are_lesions, share_by_size
 from segkit.metrics.overlap import overlap
+from segkit.metrics.surface import length_text
 from segkit.metrics.uncertainty import Interval, finite_or_none, mean_interval
 from segkit.types import Labels
 
@@ -24,7 +25,7 @@ RULES = {
     "surface": "both sides empty: not applicable; one side empty: missed or invented, NSD 0, and the image's diagonal "
     "for HD95 and ASSD; `where_both` is the mean over the cases where both sides are there",
     "lesions": "by case, over the cases with a lesion in the reference, where nothing predicted is 0; pooled: counts "
-    "of all cases summed first; sizes in mm^3, reference lesions for recall, predicted ones for false lesions",
+    "of all cases summed first; sizes in {size_unit}, reference lesions for recall, predicted ones for false lesions",
 }
 
 
@@ -146,12 +147,16 @@ class DetailSummary:
     @property
     def rules(self) -> dict[str, str]:
         """The rules in words, by topic: what two evaluations must share to be compared."""
-        named = {one.name: one.tolerance_mm for one in self.surfaces}
-        return RULES | {
-            "surface_elements": self.settings.surface("").rule,
-            "surface_tolerances": ", ".join(f"{name} {tolerance:g} {self.unit}" for name, tolerance in named.items()),
-            "lesion_matching": self.settings.lesion.rule,
+        tolerances = (f"{one.name} {length_text(one.tolerance_mm, self.unit)}" for one in self.surfaces)
+        return {topic: rule.format(size_unit=self._size_unit) for topic, rule in RULES.items()} | {
+            "surface_elements": self.settings.surface("").rule(self.unit),
+            "surface_tolerances": ", ".join(tolerances),
+            "lesion_matching": self.settings.lesion.rule(self._size_unit),
         }
+
+    @property
+    def _size_unit(self) -> str:
+        return "pixels" if self.unit == "pixel" else "mm^3"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; what is undefined is null."""
@@ -174,11 +179,10 @@ class DetailSummary:
             if one.missed or one.invented:
                 both = f"{_cell(one.hd95_where_both)} {self.unit}, n={one.hd95_where_both.n}"
                 yield f"{one.name}: the diagonal counts where one side is empty; HD95 where both are there: {both}"
-        tolerances = {one.tolerance_mm for one in self.surfaces}
-        named = ", ".join(f"{one.name} {one.tolerance_mm:g}" for one in self.surfaces)
-        within = f"{next(iter(tolerances)):g}" if len(tolerances) == 1 else named
-        rule = f"elements of surfaces by {self.settings.weighting}, HD95 {self.settings.hausdorff}"
-        yield f"NSD within {within} {self.unit}; {rule}"
+        within = {one.name: length_text(one.tolerance_mm, self.unit) for one in self.surfaces}
+        alike = len(set(within.values())) == 1
+        told = next(iter(within.values())) if alike else ", ".join(f"{name} {text}" for name, text in within.items())
+        yield f"NSD within {told}; elements of surfaces by {self.settings.weighting}, HD95 {self.settings.hausdorff}"
         several = [one for one in self.lesions if are_lesions(one.counts["reference"], one.by_case["f1"].n)]
         if several:
             yield from self._lesion_table(several)
@@ -191,7 +195,7 @@ class DetailSummary:
             cells = "".join(f"{_cell(one.by_case[metric]):<22}" for metric in LESION_METRICS[:4])
             found = f"{one.counts['found']} of {one.counts['reference']}"
             yield f"{one.name:<{width}}  {cells}{found:<14}{one.counts['invented']:<5}  {one.by_case['f1'].n}"
-        yield self.settings.lesion.rule
+        yield self.settings.lesion.rule(self._size_unit)
 
 
 def summarise_details(

@@ -124,7 +124,7 @@ class Summary:
         }
 
     def _lesion_rule(self) -> dict[str, str]:
-        return {"lesion": self.settings.lesion.rule} if self.settings.composite.level == "lesion" else {}
+        return {"lesion": self.settings.lesion.rule()} if self.settings.composite.level == "lesion" else {}
 
     def table(self) -> Iterator[str]:
         """Lines for a terminal: class, Dice, IoU, precision and recall with their interval, n."""

@@ -32,10 +32,13 @@ class LesionSettings:
     connectivity: Literal["full", "faces"] = "full"
     min_mm3: float = 0.0
 
-    @property
-    def rule(self) -> str:
-        """The matching rule in words."""
-        size = f"at least {self.min_voxels} voxels" + (f" and {self.min_mm3:g} mm^3" if self.min_mm3 else "")
+    def rule(self, size_unit: str = "mm^3") -> str:
+        """The matching rule in words.
+
+        Args:
+            size_unit: Of `min_mm3`: mm^3, or pixels where the files know no mm.
+        """
+        size = f"at least {self.min_voxels} voxels" + (f" and {self.min_mm3:g} {size_unit}" if self.min_mm3 else "")
         overlap = f"IoU >= {self.min_iou:g}" if self.min_iou else "any shared voxel"
         return (
             f"components by {self.connectivity} connectivity (instance ids where the labels have them), {size}; "

@@ -1,4 +1,6 @@
-r"""Distances between the surfaces of reference and prediction, in mm, on the image's own grid.
+r"""Distances between the surfaces of reference and prediction, in the unit of the spacing, on the image's own grid.
+
+That is mm, or pixels where the files know no mm (photographs): whoever prints a distance says which.
 
 Elements of both surfaces come from `ops.surface_elements`. With d(a, B) the distance of element a to the nearest
 element of B and w(a) its weight (its area; 1 where `weighting=voxel`), R the reference and P the prediction:
@@ -32,12 +34,17 @@ Weighting = Literal["area", "voxel"]
 Found = Literal["both", "missed", "invented", "neither"]
 
 
+def length_text(length: float, unit: str) -> str:
+    """`1.5 mm`, `1 pixel`, `2 pixels`."""
+    return f"{length:g} {unit}" + ("s" if unit == "pixel" and length != 1 else "")
+
+
 @dataclass(frozen=True)
 class SurfaceSettings:
     """Conventions, printed with every number that comes of them.
 
     Args:
-        tolerance_mm: Distance up to which a surface counts as right (NSD).
+        tolerance_mm: Distance up to which a surface counts as right (NSD), mm (pixels where the files know no mm).
         hausdorff: The larger of the two directed percentiles, or one percentile of both directions together.
         weighting: What an element counts: its area, or 1.
         percentile: Of HD95, in (0, 100].
@@ -57,14 +64,17 @@ class SurfaceSettings:
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile}, but must lie in (0, 100]")
 
-    @property
-    def rule(self) -> str:
-        """The conventions in words."""
+    def rule(self, unit: str = "mm") -> str:
+        """The conventions in words.
+
+        Args:
+            unit: Of distances: "mm" or "pixel".
+        """
         way = "larger of the two directed percentiles" if self.hausdorff == "directed" else "both directions pooled"
         weight = "weighted by area" if self.weighting == "area" else "each counting 1"
         return (
             f"surface elements between voxels, {weight}, border padded by a voxel; HD{self.percentile:g}: {way}; "
-            f"NSD within {self.tolerance_mm:g} mm; one side empty: distance infinite, NSD 0"
+            f"NSD within {length_text(self.tolerance_mm, unit)}; one side empty: distance infinite, NSD 0"
         )
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from segkit.evaluation.comparison_files import COMPARISON, compared_rows
 from segkit.metrics.lesion_detection import are_lesions
+from segkit.metrics.surface import length_text
 from segkit.reporting.html import paragraph, picture, section, table
 from segkit.reporting.pictures import Pictures, drawn_cases
 from segkit.runs.files import read_json
@@ -233,7 +234,7 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
         return
     volumes = summary["volume"]
     yield paragraph(
-        f"Surfaces, in {unit}: HD95 and ASSD with the image's diagonal where one side is empty, NSD 0 there; in round "
+        f"Surfaces, in {'pixels' if unit == 'pixel' else unit}: HD95 and ASSD with the image's diagonal where one side is empty, NSD 0 there; in round "
         "brackets over the cases where both sides are there. Volume similarity 1 is the same volume."
     )
     yield table(
@@ -244,7 +245,7 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
                 _with_where_both(of["hd95"]),
                 _with_where_both(of["assd"]),
                 interval_text(of["nsd"]),
-                f"{of['nsd']['tolerance_mm']:g} {unit}",
+                length_text(of["nsd"]["tolerance_mm"], unit),
                 interval_text(volumes[name]["similarity"]),
                 str(of["missed"]),
                 str(of["invented"]),
