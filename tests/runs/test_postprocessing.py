@@ -38,10 +38,21 @@ def test_other_models_are_refused_and_both_are_named(tmp_path: Path) -> None:
     assert "b at step 300" in raised.value.why
     assert "postprocess=none" in raised.value.mend
     assert "subset=tuning postprocess=fit" in raised.value.mend
-    # `evaluate` fits on plain predictions alone: no line would make rules for these.
-    with pytest.raises(UsageError, match="other models") as raised:
-        read_postprocessing(tmp_path).require_models([A, B | {"mirror_axes": [0]}])
-    assert "postprocess=fit" not in raised.value.mend
+
+
+def test_the_way_of_predicting_is_part_of_what_rules_are_for(tmp_path: Path) -> None:
+    found = read_postprocessing(stored(tmp_path, average="probabilities"))
+    mirrored = [A, B | {"mirror_axes": [0]}]
+    found.require_models(mirrored)
+    assert found.settings([B, A], "probabilities") == ""
+    assert found.settings([B, A], "logits") == "average=probabilities"
+    assert found.settings(mirrored, "logits") == "mirror=false average=probabilities"
+
+
+def test_a_file_of_the_first_versions_is_of_logits(tmp_path: Path) -> None:
+    found = read_postprocessing(stored(tmp_path))
+    assert found.settings([A, B], "logits") == ""
+    assert found.settings([A, B], "probabilities") == "average=logits"
 
 
 def test_the_cases_that_chose_the_rules_are_known_by_content(tmp_path: Path) -> None:
@@ -59,7 +70,7 @@ def test_without_a_file(tmp_path: Path) -> None:
     "changes",
     [
         {"postprocessing": None}, {"postprocessing": "largest"}, {"postprocessing": RULES.to_json() | {"order": []}},
-        {"models": None}, {"models": ["a"]}, {"fitting_cases": None}, {"fitting_cases": [{"case_id": "anna"}]},
+        {"average": "median"}, {"average": None}, {"models": None}, {"models": ["a"]}, {"fitting_cases": None}, {"fitting_cases": [{"case_id": "anna"}]},
         {"fitting_cases": [{"case_id": "anna", "content_hash": ["1f"]}]},
     ],
 )  # fmt: skip

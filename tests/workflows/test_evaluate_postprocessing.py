@@ -99,7 +99,9 @@ def test_fitted_on_tuning_cases_and_tried_on_test_cases(data, trained, capsys):
     assert "Rules: ball_a: largest component kept." in (trained / "report.html").read_text()
     stored = read_postprocessing(trained)
     assert stored.rules == LARGEST
-    stored.require_models(models_of([load(trained, accelerator="cpu")]))
+    models = models_of([load(trained, accelerator="cpu")])
+    stored.require_models(models)
+    assert stored.settings(models, "logits") == ""
     assert sorted(stored.fitted.values()) == sorted(load(trained, accelerator="cpu").roles.tuning)
     # Fitting measures nothing of its own, and changes no row.
     assert not (trained / "evaluation" / "tuning" / "postprocessed").exists()
@@ -161,6 +163,16 @@ def test_what_cannot_be_fitted_or_tried(data, trained, tmp_path):
     assert "model run" in refused(DataError, trained, **seen)
     assert "allow_seen=false" in refused(UsageError, trained, allow_seen=True, **seen)
     assert not (trained / FILE).exists()
+
+
+def test_the_average_that_rules_were_fitted_with_is_theirs(trained):
+    run(config(trained, subset="tuning", postprocess="fit", average="probabilities"))
+    assert read_postprocessing(trained).average == "probabilities"
+    assert read_json(trained / "evaluation" / "tuning" / "summary.json")["average"] == "probabilities"
+    text = refused(UsageError, trained, postprocess="stored")
+    assert "average=probabilities; or postprocess=none" in text
+    run(config(trained, postprocess="stored", average="probabilities"))
+    assert counts(trained / "evaluation" / "test" / "postprocessed")
 
 
 def test_cases_that_chose_the_rules_are_no_test_of_them(trained, capsys):

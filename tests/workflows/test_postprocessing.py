@@ -56,6 +56,24 @@ def test_by_a_path_that_must_be_there(tmp_path):
         found(tmp_path, "a", postprocess=str(tmp_path / "elsewhere"))
 
 
+def test_masks_that_are_predicted_otherwise_are_left_as_they_are_and_that_is_said(tmp_path, caplog):
+    write(tmp_path, "a", "b")
+    assert found(tmp_path, "a", "b", average="probabilities") is None
+    assert f"fitted with average=logits, these masks are not ({tmp_path / FILE})" in caplog.text
+    caplog.clear()
+    mirrored = [model(name) | {"mirror_axes": [0]} for name in "ab"]
+    assert postprocessing_for([tmp_path / "a", tmp_path / "b"], mirrored, LABELS) is None
+    assert "fitted with mirror=false" in caplog.text
+    # Who names the file wants these rules.
+    with pytest.raises(UsageError, match="predicted otherwise") as raised:
+        postprocessing_for([tmp_path / "a", tmp_path / "b"], mirrored, LABELS, postprocess=tmp_path)
+    assert raised.value.mend == "mirror=false; or postprocess=none"
+    # Another checkpoint is another model, however it predicts.
+    other = [model("a") | {"checkpoint": 7, "mirror_axes": [0]}, model("b")]
+    with pytest.raises(UsageError, match="other models"):
+        postprocessing_for([tmp_path / "a", tmp_path / "b"], other, LABELS)
+
+
 def test_rules_of_other_classes_are_refused(tmp_path):
     write(tmp_path / "a", "a", rules=PostProcessing((ClassRule("liver", 3.0),)))
     with pytest.raises(UsageError, match="liver"):

@@ -327,6 +327,27 @@ def test_rules_of_another_model_are_refused(nnunet_raw, threshold_run, tmp_path)
         run(config(str(path), source, tmp_path / "masks", postprocess=str(tmp_path / "nowhere.json")))
 
 
+def test_rules_are_for_masks_that_are_predicted_as_for_the_fit(
+    nnunet_raw, threshold_run, with_island, tmp_path, caplog
+):
+    root = nnunet_raw(cases=6, num_classes=2)
+    path, source = threshold_run(root, 1.3), with_island(volumes(root)[0])
+    store_rules(path)
+    (plain,) = run(config(str(path), source, tmp_path / "plain"))
+    assert (components(plain), caplog.text) == (1, "")
+    for name, key, line in (
+        ("m", {"mirror": True}, "mirror=false"),
+        ("p", {"average": "probabilities"}, "average=logits"),
+    ):
+        (mask,) = run(config(str(path), source, tmp_path / name, **key))
+        assert components(mask) == 2
+        assert f"fitted with {line}" in caplog.text
+        assert json.loads((tmp_path / name / "prediction.json").read_text())["postprocessing"] is None
+        with pytest.raises(UsageError, match="predicted otherwise") as raised:
+            run(config(str(path), source, tmp_path / f"{name}-path", postprocess=str(path), **key))
+        assert raised.value.mend == f"{line}; or postprocess=none"
+
+
 def test_sizes_of_rules_are_of_the_images_own_voxels(nnunet_raw, threshold_run, with_island, tmp_path):
     """A cube of 3 x 3 x 3 voxels of 0.9 x 1 x 2 mm is 48.6 mm^3, though the file says 0.89999998 mm."""
     root = nnunet_raw(cases=6, num_classes=2, spacing=(0.9, 1.0, 2.0), shape=(24, 24, 16))

@@ -232,9 +232,9 @@ def _surfaces(summary: Mapping[str, Any]) -> Iterator[str]:
     surfaces, unit = summary.get("surface") or {}, summary.get("unit", "mm")
     if not surfaces:
         return
-    volumes = summary["volume"]
+    volumes, units = summary["volume"], "pixels" if unit == "pixel" else unit
     yield paragraph(
-        f"Surfaces, in {'pixels' if unit == 'pixel' else unit}: HD95 and ASSD with the image's diagonal where one side is empty, NSD 0 there; in round "
+        f"Surfaces, in {units}: HD95 and ASSD with the image's diagonal where one side is empty, NSD 0 there; in round "
         "brackets over the cases where both sides are there. Volume similarity 1 is the same volume."
     )
     yield table(

@@ -37,9 +37,9 @@ def _parts(record: Mapping[str, Any]) -> Iterator[str]:
     if not fit:
         return  # written by hand
     yield paragraph(
-        f"Fitted on {fit['n_cases']} cases of {fit['n_groups']} people; {fit['cases_are']}. The optimistic gain is that "
-        "on the cases that chose the rules; the other one of people left out, by rules chosen without them. Neither is "
-        "a test: that is the row `postprocessed` of an evaluation.",
+        f"Fitted on {fit['n_cases']} cases of {fit['n_groups']} people; {fit['cases_are']}. The optimistic gain is "
+        "that on the cases that chose the rules; the other one of people left out, by rules chosen without them. "
+        "Neither is a test: that is the row `postprocessed` of an evaluation.",
         kind="note",
     )
     classes: Mapping[str, Mapping[str, Any]] = fit["classes"]

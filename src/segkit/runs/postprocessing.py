@@ -8,7 +8,7 @@ from typing import Any
 from segkit.errors import StorageError, UsageError
 from segkit.inference.postprocessing import PostProcessing
 from segkit.runs.files import read_json
-from segkit.runs.model_identity import Models, are_models, models_text, same_models
+from segkit.runs.model_identity import Models, are_models, keys_that_restore, models_text, same_checkpoints
 
 FILE = "postprocessing.json"
 _EVALUATE = "python -m segkit.evaluate"
@@ -26,12 +26,14 @@ class StoredPostProcessing:
     Args:
         rules: What is done to a label map.
         models: The models they were fitted for.
+        average: What of them was averaged and resampled: `logits` or `probabilities`.
         fitted: Case id by content hash of its images.
         path: The file.
     """
 
     rules: PostProcessing
     models: tuple[Mapping[str, Any], ...]
+    average: str
     fitted: Mapping[str, str]
     path: Path
 
@@ -39,17 +41,31 @@ class StoredPostProcessing:
         """Refuse to change the masks of other models.
 
         Raises:
-            UsageError: Naming both.
+            UsageError: Other runs, or other checkpoints of them; names both.
         """
-        if not same_models(self.models, models):
-            mirrored = any(model.get("mirror_axes") for model in models)
-            fit = "none are fitted for mirrored predictions" if mirrored else f"or fit for these: {HOW_TO_FIT}"
+        if not same_checkpoints(self.models, models):
             raise UsageError(
                 "the post-processing was fitted for other models",
                 where=str(self.path),
                 why=f"it is of {models_text(self.models)}; these are {models_text(models)}",
-                mend=f"postprocess=none; {fit}",
+                mend=f"postprocess=none; or fit for these: {HOW_TO_FIT}",
             )
+
+    def settings(self, models: Models, average: str) -> str:
+        """The keys with which these models predict as they did for the fit; "" where they do.
+
+        Masks that are predicted otherwise have other islands and holes: the rules are not for them.
+
+        Args:
+            models: The same runs and checkpoints, see `require_models`.
+            average: What of them is averaged and resampled now.
+        """
+        return " ".join(
+            [
+                *keys_that_restore(self.models, models),
+                *([f"average={self.average}"] if average != self.average else []),
+            ]
+        )
 
     def text(self, unit: str = "mm^3") -> str:
         """For people, before masks are changed: the rules and their file."""
@@ -94,8 +110,11 @@ def read_postprocessing(path: Path) -> StoredPostProcessing:
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     models, cases = stored.get("models"), stored.get("fitting_cases")
+    average = stored.get("average", "logits")  # the first versions knew no other
     if not are_models(models):
         raise _damaged(path, "it does not say for which models it was fitted")
+    if average not in ("logits", "probabilities"):
+        raise _damaged(path, f"it averages {str(average)[:80]!r}")
     if not isinstance(cases, list) or not all(
         isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("case_id", "content_hash"))
         for one in cases
@@ -106,7 +125,7 @@ def read_postprocessing(path: Path) -> StoredPostProcessing:
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     fitted = {one["content_hash"]: one["case_id"] for one in cases}
-    return StoredPostProcessing(rules, tuple(models), fitted, path)
+    return StoredPostProcessing(rules, tuple(models), average, fitted, path)
 
 
 def _damaged(path: Path, why: str) -> StorageError:

@@ -58,7 +58,7 @@ def run(config: dict[str, Any]) -> Summary:
         done = evaluate_run(config, runs[0])
         folder = done.trained.directory.path
         if asked_for(config) == FIT:
-            fit_scored([done.trained], done.regions, cases_are=TUNING, output=folder)
+            fit_scored([done.trained], done.regions, average=done.members.average, cases_are=TUNING, output=folder)
         present(folder, trust=config.get("trust", False))
         return done.numbers.summary
     if config["subset"] == "held_out":

@@ -79,7 +79,8 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     print(output)
     if asked_for(config) == FIT:
         regions = [table for fold in folds for table in fold.regions]
-        fit_scored([fold.trained for fold in folds], regions, cases_are=OUT_OF_FOLD, output=folder)
+        average = folds[0].members.average
+        fit_scored([fold.trained for fold in folds], regions, average=average, cases_are=OUT_OF_FOLD, output=folder)
     present(folder, trust=config.get("trust", False))
     return numbers.summary
 

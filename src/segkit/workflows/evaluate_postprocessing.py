@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.errors import DataError, UsageError
+from segkit.evaluation.native import Average
 from segkit.evaluation.postprocessing_fit import PostProcessingFit
 from segkit.evaluation.prediction_regions import Regions
 from segkit.inference.postprocessing import size_unit
@@ -122,16 +123,21 @@ def rules_to_try(config: Mapping[str, Any], members: Members) -> StoredPostProce
     """The rules whose row is asked for, which are told; None where no row is.
 
     Raises:
-        UsageError: There are none, they are of other models, or do not suit the labels.
+        UsageError: There are none, they are of other models, do not suit the labels, or were fitted on masks that were
+            predicted otherwise.
         StorageError: The file is damaged.
     """
     asked, plan = asked_for(config), members.first.plan
     if asked in (NONE, FIT):
         return None
     runs = [run.directory.path for run in members.runs]
-    found = postprocessing_for(runs, models_of(members.runs), plan.labels, postprocess=asked)
-    if found is None:
+    path = stored_path(runs) if asked == STORED else Path(asked)
+    if path is None or (asked == STORED and not path.exists()):
         raise _no_rules(runs)
+    models = models_of(members.runs)
+    # By its path, which must suit: what was asked for is not left out.
+    found = postprocessing_for(runs, models, plan.labels, average=members.average, postprocess=path)
+    assert found is not None
     print(found.text(size_unit(plan.unit, plan.dimensions)), flush=True)
     return found
 
@@ -160,13 +166,14 @@ def chosen_on(stored: StoredPostProcessing, hashes: Mapping[str, str], config: M
 
 
 def fit_scored(
-    runs: Sequence[TrainedRun], regions: Sequence[Regions], *, cases_are: str, output: Path
+    runs: Sequence[TrainedRun], regions: Sequence[Regions], *, average: Average, cases_are: str, output: Path
 ) -> PostProcessingFit:
     """Fit rules on what was scored, and store them.
 
     Args:
         runs: Whose masks the rules are for: one, or the folds whose mean they are for.
         regions: Of the plain prediction of each case.
+        average: What was resampled, and of several is averaged.
         cases_are: `TUNING` or `OUT_OF_FOLD`.
         output: Folder of postprocessing.json.
 
@@ -177,7 +184,7 @@ def fit_scored(
     unit = size_unit(plan.unit, plan.dimensions)
     print()
     return fit_postprocessing(
-        regions, plan.labels, models=models_of(runs), cases_are=cases_are, output=output, unit=unit
+        regions, plan.labels, models=models_of(runs), average=average, cases_are=cases_are, output=output, unit=unit
     )
 
 

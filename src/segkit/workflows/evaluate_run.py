@@ -25,4 +25,5 @@ def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
     """
     trained = load_from({**config, "mirror": False}, run)
     output = Path(config.get("output") or trained.directory.path / "evaluation" / config["subset"])
-    return evaluate_subset(config, Members((trained,)), output=output.expanduser().absolute())
+    members = Members((trained,), config.get("average", "logits"))
+    return evaluate_subset(config, members, output=output.expanduser().absolute())

@@ -164,7 +164,8 @@ def facts_of(members: Members, subset: Subset, label: str, seen: Sequence[Sighti
         **({"run": names[0]} if alone else {"runs": names}),
         "subset": subset,
         "seen_cases": sorted({one.case_id for one in seen}),
-        **({"checkpoint": checkpoints[0]} if alone else {"checkpoints": checkpoints, "average": members.average}),
+        **({"checkpoint": checkpoints[0]} if alone else {"checkpoints": checkpoints}),
+        "average": members.average,
         "device": members.first.predictor.device.type,
         "precision": precisions[0] if alone else precisions,
     }

@@ -59,7 +59,7 @@ class Members:
 
     Args:
         runs: At least one; of several the labels, channels and axes are the same, plans may differ.
-        average: What of several runs is averaged.
+        average: What is resampled, and of several runs averaged.
     """
 
     runs: tuple[TrainedRun, ...]

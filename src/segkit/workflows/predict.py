@@ -10,6 +10,7 @@ from typing import Any
 from segkit.data.layouts import image_cases
 from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
+from segkit.evaluation.native import Average
 from segkit.inference.postprocessing import PostProcessing, size_unit
 from segkit.ops.freed_memory import keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
@@ -54,7 +55,7 @@ def run(config: dict[str, Any]) -> list[Path]:
     output = Path(config["output"]).expanduser().absolute()
     targets = targets_of(cases, output)
     average, wanted = config.get("average", "logits"), config.get("probabilities", False)
-    rules = _postprocessing(members, config.get("postprocess", STORED))
+    rules = _postprocessing(members, average, config.get("postprocess", STORED))
     record = _record(members, average, rules)
     kept = _prepare_output(output, targets, record, overwrite=config.get("overwrite", False))
     sheet = contact_sheet(config, output, dict(zip(targets, cases, strict=True)), members)
@@ -99,10 +100,10 @@ def targets_of(cases: Sequence[Case], output: Path) -> list[Path]:
     return targets
 
 
-def _postprocessing(members: Sequence[TrainedRun], postprocess: str) -> PostProcessing | None:
+def _postprocessing(members: Sequence[TrainedRun], average: Average, postprocess: str) -> PostProcessing | None:
     """The rules for the masks, which are told; None where there are none."""
     runs, plan = [member.directory.path for member in members], members[0].plan
-    found = postprocessing_for(runs, models_of(members), plan.labels, postprocess=postprocess)
+    found = postprocessing_for(runs, models_of(members), plan.labels, average=average, postprocess=postprocess)
     if found is None:
         return None
     print(found.text(size_unit(plan.unit, plan.dimensions)))
