@@ -105,9 +105,7 @@ def test_a_variant_is_a_row_below_the_plain_one(tmp_path, interval, label):
     difference = "+0.0215 [+0.0106, +0.0324]" if interval else "+0.0215"
     name = "mirrored (SEEN CASES)" if label == "SEEN CASES" else "mirrored"
     assert second == [name, interval_text(other["mean"]["dice"]), *means[1:], "0.1235", difference, "11"]
-    assert rows_of(text, "<th>class</th><th class=\"number\">difference") == [
-        [name, "lesion &lt;b&gt;", "-0.2500", "11"]
-    ]
+    assert rows_of(text, '<th>class</th><th class="number">difference') == [[name, "lesion &lt;b&gt;", "-0.2500", "11"]]
     # The plain numbers stay where they are, above.
     assert text.index(f"Composite score {plain['score']:.4f}") < text.index("in another way")
 

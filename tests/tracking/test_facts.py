@@ -1,7 +1,7 @@
 import pytest
 
 from segkit.runs.directory import RunDirectory
-from segkit.tracking.facts import DataFacts, Facts, Rewind, begin_life, facts_path, load_facts
+from segkit.tracking.facts import DataFacts, Facts, Rewind, begin_life, load_facts
 
 
 @pytest.fixture
@@ -30,5 +30,5 @@ def test_without_facts_the_configuration_speaks(run, text):
     assert load_facts(run) == Facts()
     run.save_config({"a": {"b": 1}})
     if text is not None:
-        facts_path(run).write_text(text)
+        run.tracking.write_text(text)
     assert load_facts(run) == Facts(params={"a.b": "1"})

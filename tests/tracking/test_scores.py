@@ -138,7 +138,9 @@ def test_of_a_sweep_the_rows_too(tmp_path):
         write_tables(folder / "postprocessed", DICE)
         found = compare([read_table(folder)], [read_table(folder / "postprocessed")], ["dice"], label="test")
         write_comparison(folder / "postprocessed", found)
-    values = {key: value for scores in scores_of_sweep(SweepDirectory(tmp_path)) for key, value in scores.values.items()}
+    values = {
+        key: value for scores in scores_of_sweep(SweepDirectory(tmp_path)) for key, value in scores.values.items()
+    }
     for prefix in ("out_of_fold", "held_out"):
         assert values[f"{prefix}/postprocessed/dice/back"] == values[f"{prefix}/dice/back"]
         assert values[f"{prefix}/postprocessed/dice_difference"] == 0.0

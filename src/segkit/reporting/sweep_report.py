@@ -135,4 +135,4 @@ def _places(runs: Sequence[RunDirectory]) -> str:
 
 
 def _test(run: RunDirectory) -> Path:
-    return run.path / "evaluation" / "test"
+    return run.evaluation / "test"

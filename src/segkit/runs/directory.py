@@ -38,28 +38,18 @@ from segkit.errors import StorageError, UsageError
 from segkit.runs.environment import environment
 from segkit.runs.files import read_json, read_yaml, write_json, write_yaml
 from segkit.runs.lock import Holder, holder, lock
+from segkit.runs.results import ResultsDirectory
 
 State = Literal["running", "finished", "failed", "preempted"]
 
 
 @dataclass(frozen=True)
-class RunDirectory:
+class RunDirectory(ResultsDirectory):
     """Paths of a run and the few ways to change it.
 
     Args:
         path: The folder; made absolute. Need not exist yet.
     """
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        """Make the path absolute once, so that a later chdir moves nothing."""
-        object.__setattr__(self, "path", Path(self.path).expanduser().absolute())
-
-    @property
-    def name(self) -> str:
-        """Name of the run: the folder's."""
-        return self.path.name
 
     @property
     def config(self) -> Path:
@@ -132,19 +122,9 @@ class RunDirectory:
         return self.path / "curves.png"
 
     @property
-    def report(self) -> Path:
-        """The report."""
-        return self.path / "report.html"
-
-    @property
     def status(self) -> Path:
         """State of the run."""
         return self.path / "STATUS.json"
-
-    @property
-    def mlflow(self) -> Path:
-        """Which MLflow run is the copy of this one."""
-        return self.path / "mlflow.json"
 
     @property
     def log(self) -> Path:

@@ -8,46 +8,21 @@ from typing import Any
 
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import read_json, read_yaml
+from segkit.runs.results import ResultsDirectory
 
 
 @dataclass(frozen=True)
-class SweepDirectory:
+class SweepDirectory(ResultsDirectory):
     """Paths of a sweep and the runs in it.
 
     Args:
         path: The folder; made absolute.
     """
 
-    path: Path
-
-    def __post_init__(self) -> None:
-        """Make the path absolute once, so that a later chdir moves nothing."""
-        object.__setattr__(self, "path", Path(self.path).expanduser().absolute())
-
-    @property
-    def name(self) -> str:
-        """Name of the sweep: the folder's."""
-        return self.path.name
-
     @property
     def multirun(self) -> Path:
         """What Hydra writes before the first job of `--multirun`."""
         return self.path / "multirun.yaml"
-
-    @property
-    def evaluation(self) -> Path:
-        """Folder of the tables of all runs together: `test` out of fold, `held_out` by the ensemble."""
-        return self.path / "evaluation"
-
-    @property
-    def report(self) -> Path:
-        """The report."""
-        return self.path / "report.html"
-
-    @property
-    def mlflow(self) -> Path:
-        """Which MLflow run is the parent of those of the runs."""
-        return self.path / "mlflow.json"
 
     @property
     def runs(self) -> tuple[RunDirectory, ...]:

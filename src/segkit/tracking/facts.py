@@ -6,7 +6,6 @@ With it the copy is a function of the run folder alone: it can be made again, an
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from segkit.errors import UsageError
@@ -78,15 +77,10 @@ class Facts:
     rewinds: Sequence[Rewind] = ()
 
 
-def facts_path(run: RunDirectory) -> Path:
-    """Where they are kept."""
-    return run.path / "tracking.json"
-
-
 def load_facts(run: RunDirectory) -> Facts:
     """The facts of a run; where there are none (never tracked, or damaged) what its configuration says."""
     try:
-        stored = read_json(facts_path(run))
+        stored = read_json(run.tracking)
         return Facts(
             id=str(stored["id"]),
             store=str(stored["store"]),
@@ -143,7 +137,7 @@ def begin_life(
         data=(*before.data, *(one for one in data if one not in before.data)),
         rewinds=(*before.rewinds, *((rewind,) if rewind else ())),
     )
-    write_json(facts_path(run), asdict(facts))
+    write_json(run.tracking, asdict(facts))
     return facts
 
 

@@ -10,9 +10,9 @@ from segkit.evaluation.comparison_files import COMPARISON, DIFFERENCES, compared
 from segkit.runs import calibration, postprocessing
 from segkit.runs.directory import RunDirectory
 from segkit.runs.manifest import Entry, checkpoint_path, checkpoint_steps
+from segkit.runs.results import ResultsDirectory
 from segkit.runs.scores import read_entry
 from segkit.runs.sweep import SweepDirectory
-from segkit.tracking.facts import facts_path
 from segkit.tracking.journal import CLOCK, read_rows
 
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
@@ -45,12 +45,12 @@ def files_at_start(run: RunDirectory) -> list[Path]:
 def files_of(run: RunDirectory) -> list[tuple[Path, str]]:
     """Every file that goes to MLflow and its name there; no links, which may lead out of the folder."""
     found = [*files_at_start(run), run.per_case, run.curves, run.report, *sorted(run.overlays.rglob("*"))]
-    return _named([*found, *_results(run.path)], run.path)
+    return _named([*found, *_results(run)], run.path)
 
 
 def files_of_sweep(sweep: SweepDirectory) -> list[tuple[Path, str]]:
     """Every file of a sweep's own, besides those of its runs, that goes to MLflow and its name there."""
-    return _named([sweep.multirun, sweep.report, *_results(sweep.path)], sweep.path)
+    return _named([sweep.multirun, sweep.report, *_results(sweep)], sweep.path)
 
 
 def selected(run: RunDirectory) -> tuple[Path, Entry, str] | None:
@@ -78,7 +78,7 @@ def times(run: RunDirectory) -> dict[int, int]:
 
 def fingerprint(run: RunDirectory) -> str:
     """Changes whenever a file changes that the copy is made from."""
-    paths = [run.metrics, run.timings, run.status, facts_path(run), *(path for path, _ in files_of(run))]
+    paths = [run.metrics, run.timings, run.status, run.tracking, *(path for path, _ in files_of(run))]
     return _fingerprint(paths, run.path)
 
 
@@ -94,13 +94,13 @@ def runs_below(root: Path) -> Iterator[RunDirectory]:
         yield RunDirectory(path.parent)
 
 
-def _results(folder: Path) -> Iterator[Path]:
+def _results(folder: ResultsDirectory) -> Iterator[Path]:
     """What verbs have written after the training: tables of evaluations, rules for masks, a calibration."""
-    for summary in sorted((folder / "evaluation").glob("*/summary.json")):
+    for summary in sorted(folder.evaluation.glob("*/summary.json")):
         for row in (summary.parent, *compared_rows(summary.parent)):
             yield from (row / summary.name, row / "per_case.csv", row / "nnunet" / summary.name)
             yield from (row / COMPARISON, row / DIFFERENCES)
-    yield from (folder / postprocessing.FILE, folder / calibration.FILE, folder / calibration.TABLE)
+    yield from (folder.path / name for name in (postprocessing.FILE, calibration.FILE, calibration.TABLE))
 
 
 def _named(paths: Iterable[Path], root: Path) -> list[tuple[Path, str]]:

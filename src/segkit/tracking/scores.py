@@ -53,7 +53,7 @@ class Scores:
 
 def scores_of_run(run: RunDirectory) -> list[Scores]:
     """What `evaluate` has found on the test cases, at the epoch of the checkpoint, and `calibrate`, at its step."""
-    test = run.path / "evaluation" / "test"
+    test = run.evaluation / "test"
     found = [
         *_rows(test, "test", step=lambda summary: int(summary["checkpoint"]["epoch"])),
         _read(run.path / CALIBRATION, lambda record: _calibration_of(run.name, record)),

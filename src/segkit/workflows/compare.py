@@ -67,7 +67,7 @@ def _folder(given: str, subset: str, root: Path) -> _Given:
         run = RunDirectory(path.absolute().parent.parent)
         return path.absolute(), run if run.exists and path.absolute().parent.name == "evaluation" else None
     run = open_run(given, root=root)
-    folder = run.path / "evaluation" / subset
+    folder = run.evaluation / subset
     if not (folder / SUMMARY).is_file():
         why = f"no {SUMMARY} in {folder}"
         mend = f"python -m segkit.evaluate run={run.path} subset={subset}"

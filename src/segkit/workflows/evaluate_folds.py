@@ -11,6 +11,7 @@ from typing import Any
 from segkit.errors import DataError, UsageError
 from segkit.evaluation import Summary
 from segkit.runs.leftovers import sweep_abandoned
+from segkit.runs.sweep import SweepDirectory
 from segkit.workflows.evaluate_postprocessing import (
     FIT,
     OUT_OF_FOLD,
@@ -50,8 +51,8 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
             mend="subset=test; subset=held_out, which scores the mean of the folds; or evaluate one run",
         )
     require_rules_of_each(config, runs)
-    folder = runs[0].parent
-    output = Path(config.get("output") or folder / "evaluation" / "test").expanduser().absolute()
+    sweep = SweepDirectory(runs[0].parent)
+    output = Path(config.get("output") or sweep.evaluation / "test").expanduser().absolute()
     folds = []
     for run in runs:
         own = None if config.get("output") is None else output / run.name
@@ -72,7 +73,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     facts = {"label": label, "runs": [fold.facts["run"] for fold in folds], "subset": "test", "seen_cases": seen}
     write_numbers(output, numbers, facts=facts)
     print(
-        f"{folder.name}, {label}: {len(folds)} runs, {numbers.summary.n_cases} cases, {numbers.summary.n_groups} groups"
+        f"{sweep.name}, {label}: {len(folds)} runs, {numbers.summary.n_cases} cases, {numbers.summary.n_groups} groups"
     )
     for line in (*numbers.lines(), *(write_variant(output, row, facts=facts) for row in others)):
         print(line)
@@ -80,8 +81,8 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     if asked_for(config) == FIT:
         regions = [table for fold in folds for table in fold.regions]
         average = folds[0].members.average
-        fit_scored([fold.trained for fold in folds], regions, average=average, cases_are=OUT_OF_FOLD, output=folder)
-    present(folder, trust=config.get("trust", False))
+        fit_scored([fold.trained for fold in folds], regions, average=average, cases_are=OUT_OF_FOLD, output=sweep.path)
+    present(sweep.path, trust=config.get("trust", False))
     return numbers.summary
 
 

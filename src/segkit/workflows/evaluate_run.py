@@ -24,6 +24,6 @@ def evaluate_run(config: Mapping[str, Any], run: str | Path) -> Evaluated:
         DataError: Cases are missing, have no label, or have the content of cases the run has seen.
     """
     trained = load_from({**config, "mirror": False}, run)
-    output = Path(config.get("output") or trained.directory.path / "evaluation" / config["subset"])
+    output = Path(config.get("output") or trained.directory.evaluation / config["subset"])
     members = Members((trained,), config.get("average", "logits"))
     return evaluate_subset(config, members, output=output.expanduser().absolute())
