@@ -37,6 +37,7 @@ FROZEN = (
     "trainer.precision",
     "trainer.ema_decay",
     "validation.step",
+    "privacy",  # a life that forgot it would send all that the lives before have kept at home
 )
 """Keys, with all below them, that a run keeps for life, but for those in `FREE`."""
 
@@ -83,7 +84,7 @@ FREE = (
 )
 """Keys, with all below them, whose new value holds from the next life on."""
 
-CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0}
+CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0, "privacy": "none"}
 """Frozen keys that runs of earlier versions lack, and the value that every run had before there was the key."""
 
 _OF_THE_STEP = frozenset(f"segkit.module.schedules.{name}" for name in ("constant", "cosine", "cyclic", "poly"))

@@ -49,20 +49,21 @@ def find_by_id(client: MlflowClient, experiment_id: str, known: str, *, given_up
     return next((str(one.info.run_id) for one in found if one.info.run_id not in given_up), "")
 
 
-def create_run(client: MlflowClient, run: RunDirectory, experiment_id: str, *, parent: str = "") -> str:
+def create_run(client: MlflowClient, run: RunDirectory, experiment_id: str, *, name: str, parent: str = "") -> str:
     """Id of a new MLflow run, which begins when the run began.
 
     Args:
         client: Of the store.
         run: The run folder.
         experiment_id: Where to.
+        name: Of the new one.
         parent: MLflow run of the sweep that it belongs to.
     """
     training, clock = load_facts(run).id, times(run)
     tags = {"segkit.id": training} if training else {}
     tags |= {"mlflow.parentRunId": parent} if parent else {}
     started = min(clock.values(), default=None)
-    made = client.create_run(experiment_id, run_name=run.name, tags=tags, start_time=started)
+    made = client.create_run(experiment_id, run_name=name, tags=tags, start_time=started)
     return str(made.info.run_id)
 
 

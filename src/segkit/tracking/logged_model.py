@@ -11,16 +11,18 @@ from segkit.runs.manifest import MODEL, Entry, verify_checkpoint
 from segkit.tracking.folder import selected, times
 from segkit.tracking.journal import read_rows
 from segkit.tracking.names import TAG_LENGTH, plain_key
+from segkit.tracking.privacy import Privacy
 from segkit.tracking.record import Record
 
 
-def log_model(client: MlflowClient, run: RunDirectory, record: Record) -> None:
+def log_model(client: MlflowClient, run: RunDirectory, record: Record, privacy: Privacy) -> None:
     """Copy the weights of the run's selected checkpoint, once a step; nothing for a run that has not finished.
 
     Args:
         client: Of the store.
         run: The run folder.
         record: Which MLflow run is its copy; the model is noted there when all of it has arrived.
+        privacy: What of the names and the files may go.
 
     Raises:
         StorageError: The checkpoint is damaged.
@@ -30,9 +32,13 @@ def log_model(client: MlflowClient, run: RunDirectory, record: Record) -> None:
         return
     checkpoint, entry, reason = found
     verify_checkpoint(checkpoint, files=frozenset({MODEL}))
-    model_id = _known(client, record, entry) or _create(client, run, record, entry, reason, sha256(checkpoint / MODEL))
-    for file in (checkpoint / MODEL, run.config, run.plan):
-        if file.is_file():
+    model_id = _known(client, record, entry)
+    if model_id is None:
+        called, because = privacy.text(run.name), privacy.reason(reason)
+        model_id = _create(client, called, record, entry, because, sha256(checkpoint / MODEL))
+    client.log_model_artifact(model_id, str(checkpoint / MODEL))
+    with privacy.files([(file, file.name) for file in (run.config, run.plan) if file.is_file()]) as files:
+        for file, _ in files:
             client.log_model_artifact(model_id, str(file))
     outputs = client.get_run(record.run_id).outputs
     if model_id not in {output.model_id for output in (outputs.model_outputs if outputs is not None else ())}:
@@ -55,12 +61,10 @@ def _known(client: MlflowClient, record: Record, entry: Entry) -> str | None:
     return next((str(m.model_id) for m in models if (m.params or {}).get("step") == str(entry.step)), None)
 
 
-def _create(
-    client: MlflowClient, run: RunDirectory, record: Record, entry: Entry, reason: str, weights_sha256: str
-) -> str:
+def _create(client: MlflowClient, name: str, record: Record, entry: Entry, reason: str, weights_sha256: str) -> str:
     made = client.create_logged_model(
         record.experiment_id,
-        name=plain_key(f"{run.name}-step-{entry.step}").replace("/", "-").replace(":", "-").replace(".", "-"),
+        name=plain_key(f"{name}-step-{entry.step}").replace("/", "-").replace(":", "-").replace(".", "-"),
         source_run_id=record.run_id,
         params={"step": str(entry.step), "epoch": str(entry.epoch), "samples": str(entry.n)},
         tags={"segkit.reason": reason[:TAG_LENGTH], "segkit.weights_sha256": weights_sha256},

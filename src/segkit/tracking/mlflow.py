@@ -32,6 +32,7 @@ from segkit.tracking.identity import create_run, find_run
 from segkit.tracking.journal import CLOCK
 from segkit.tracking.logged_model import log_model
 from segkit.tracking.names import TAG_LENGTH, by_epoch, plain_key
+from segkit.tracking.privacy import privacy_of
 from segkit.tracking.record import Record
 from segkit.tracking.scores import scores_of_run, send_scores
 from segkit.tracking.store import store_uri
@@ -56,6 +57,7 @@ class MlflowCopy:
 
     def __init__(self, run: RunDirectory, *, store: str | Path, experiment: str = "segkit") -> None:
         self.run, self.uri = run, store_uri(store)
+        self._privacy = privacy_of(run, self.uri)
         self._look_again()
         self._client, self.experiment_id = connect(self.uri, experiment)
         self.record = Record.load(run.mlflow, self.uri)
@@ -80,11 +82,11 @@ class MlflowCopy:
 
     def describe(self) -> None:
         """Params, tags, data sets, and the files that are there from the start."""
-        facts = load_facts(self.run)
+        facts = self._privacy.facts(load_facts(self.run))
         self._after_rewinds(facts)
         known = self._client.get_run(self.run_id)
         self._params(facts, known)
-        self._tag({**facts.tags, "segkit.run": self.run.name, "segkit.id": facts.id, "segkit.lives": str(facts.lives)})
+        self._tag({**facts.tags, "segkit.run": self._name, "segkit.id": facts.id, "segkit.lives": str(facts.lives)})
         if facts.rewinds:
             self._tag({"segkit.rewound": "; ".join(f"to {rewind}" for rewind in facts.rewinds)})
         self._data(facts.data, known)
@@ -119,8 +121,9 @@ class MlflowCopy:
         return len(waiting)
 
     def artifacts(self, files: Sequence[tuple[Path, str]]) -> None:
-        """Copy files to their names there, unless the same content was copied before."""
-        send_files(self._client, self.record, files, path=self.run.mlflow)
+        """Copy what of the files may go to their names there, unless the same content was copied before."""
+        with self._privacy.files(files) as found:
+            send_files(self._client, self.record, found, path=self.run.mlflow)
 
     def finish(self, status: Ending, *, reason: str = "") -> int:
         """Bring the copy up to date with everything in the run folder and say how the run ended.
@@ -135,9 +138,9 @@ class MlflowCopy:
         at = fingerprint(self.run)  # before: what changes meanwhile is not in it
         sent = self.sync()
         self.artifacts(files_of(self.run))
-        log_model(self._client, self.run, self.record)
+        log_model(self._client, self.run, self.record, self._privacy)
         send_scores(self._client, self.run_id, scores_of_run(self.run))
-        self._tag({"segkit.ended": reason or status.lower()})
+        self._tag({"segkit.ended": self._privacy.reason(reason) or status.lower()})
         self._client.set_terminated(self.run_id, status, end_time=self._ended())
         if self.parent:
             self.parent.update()
@@ -162,7 +165,11 @@ class MlflowCopy:
 
     def _create(self) -> str:
         parent = self.parent.run_id if self.parent else ""
-        return create_run(self._client, self.run, self.experiment_id, parent=parent)
+        return create_run(self._client, self.run, self.experiment_id, name=self._name, parent=parent)
+
+    @property
+    def _name(self) -> str:
+        return self._privacy.text(self.run.name)
 
     def _adopt(self, run_id: str) -> None:
         rewinds = len(load_facts(self.run).rewinds)

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from segkit.errors import UsageError
 
@@ -59,6 +60,11 @@ def first_open(uri: str) -> Iterator[None]:
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; None for a server."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def is_on_this_machine(uri: str) -> bool:
+    """Whether it is a sqlite file, or a server on this machine."""
+    return sqlite_file(uri) is not None or urlsplit(uri).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def shown(uri: str) -> str:

@@ -22,6 +22,7 @@ from segkit.tracking.connection import connect
 from segkit.tracking.folder import ending_of, files_of_sweep, fingerprint_of_sweep, is_running
 from segkit.tracking.identity import find_by_id, is_there
 from segkit.tracking.names import TAG_LENGTH
+from segkit.tracking.privacy import Privacy, privacy_of
 from segkit.tracking.record import Record, keep_alone
 from segkit.tracking.scores import scores_of_sweep, send_scores
 from segkit.tracking.store import store_uri
@@ -74,7 +75,8 @@ class SweepCopy:
         at = fingerprint_of_sweep(self.sweep)  # before: what changes meanwhile is not in it
         self._adopt()
         sent = send_scores(self._client, self.run_id, scores_of_sweep(self.sweep))
-        send_files(self._client, self.record, files_of_sweep(self.sweep), path=self.sweep.mlflow)
+        with privacy_of(self.sweep, self.record.uri).files(files_of_sweep(self.sweep)) as files:
+            send_files(self._client, self.record, files, path=self.sweep.mlflow)
         tags = [RunTag(key, value[:TAG_LENGTH]) for key, value in self._tags().items()]
         self._client.log_batch(self.run_id, tags=tags)
         status = self.update()
@@ -91,7 +93,7 @@ class SweepCopy:
 
     def _tags(self) -> dict[str, str]:
         """What the scores of all folds call themselves, and of whom they are."""
-        tags = {"segkit.sweep": " ".join(self.sweep.swept)}
+        tags = {"segkit.sweep": " ".join(_swept(self.sweep, privacy_of(self.sweep, self.record.uri)))}
         try:
             summary = read_json(self.sweep.evaluation / "test" / "summary.json")
             facts = {"label": summary["label"], "cases": summary["n_cases"], "people": summary["n_groups"]}
@@ -130,26 +132,30 @@ def _find_or_create(client: MlflowClient, sweep: SweepDirectory, uri: str, exper
     if not record.run_id or not is_there(client, record.run_id):
         known = _identity(sweep)
         found = find_by_id(client, experiment_id, known, given_up={record.run_id})
-        run_id = found or _create(client, sweep, experiment_id, known)
+        run_id = found or _create(client, sweep, experiment_id, known, privacy_of(sweep, uri))
         record = Record(uri, run_id=run_id, experiment_id=experiment_id)
         record.save(sweep.mlflow)
     return SweepCopy(client, sweep, record)
 
 
-def _create(client: MlflowClient, sweep: SweepDirectory, experiment_id: str, known: str) -> str:
-    swept = sweep.swept
+def _create(client: MlflowClient, sweep: SweepDirectory, experiment_id: str, known: str, privacy: Privacy) -> str:
+    swept = _swept(sweep, privacy)
     note = f"Sweep over {', '.join(swept)}" if swept else "Runs that were evaluated together"
-    tags = {"segkit.id": known, "mlflow.note.content": f"{note}.\n\nFolder: `{sweep.path}`"}
-    made = client.create_run(experiment_id, run_name=sweep.name, tags=tags | {"segkit.sweep": " ".join(swept)})
+    folder = privacy.text(f"Folder: `{sweep.path}`")
+    tags = {"segkit.id": known, "mlflow.note.content": f"{note}.\n\n{folder}", "segkit.sweep": " ".join(swept)}
+    made = client.create_run(experiment_id, run_name=privacy.text(sweep.name), tags=tags)
     return str(made.info.run_id)
+
+
+def _swept(sweep: SweepDirectory, privacy: Privacy) -> list[str]:
+    return [privacy.override(word) for word in sweep.swept]
 
 
 def _identity(sweep: SweepDirectory) -> str:
     """Names the sweep itself, whatever its folder is called."""
-    path = sweep.path / "tracking.json"
     try:
-        return str(read_json(path)["id"])
+        return str(read_json(sweep.tracking)["id"])
     except (OSError, ValueError, KeyError):
         known = uuid.uuid4().hex
-        write_json(path, {"id": known})
+        write_json(sweep.tracking, {"id": known})
         return known

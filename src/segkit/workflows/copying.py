@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from segkit.data.pipeline import Opened
 from segkit.data.splits import Roles
@@ -18,7 +17,7 @@ from segkit.runs.manifest import Entry, read_manifest
 from segkit.runs.sweep import SweepDirectory
 from segkit.tracking.errand import mirror_within
 from segkit.tracking.facts import DataFacts, Rewind, begin_life, load_facts
-from segkit.tracking.store import shown, sqlite_file, store_uri
+from segkit.tracking.store import is_on_this_machine, shown, sqlite_file, store_uri
 from segkit.tracking.uploader import Uploader
 
 _AFTER_EVALUATION_S = 20.0
@@ -129,9 +128,9 @@ def _store(config: Mapping[str, Any]) -> str:
 
 def _is_near(store: str) -> bool:
     """Whether it is a sqlite file that is there, a server on this machine, or the one the environment names."""
-    file = sqlite_file(store_uri(store))
-    near = urlsplit(store).hostname in {"localhost", "127.0.0.1", "::1"}
-    return file.is_file() if file else near or store == os.environ.get("MLFLOW_TRACKING_URI")
+    uri = store_uri(store)
+    file = sqlite_file(uri)
+    return file.is_file() if file else is_on_this_machine(uri) or store == os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def _rewind(directory: RunDirectory, resume: str) -> Rewind | None:
