@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from segkit.errors import DataError
-from segkit.evaluation import EvaluationSettings, evaluate_case, evaluate_members, predict_native
+from segkit.evaluation import EvaluationSettings, evaluate_case, evaluate_streams, predict_native
+from segkit.evaluation.native import Stream
 from segkit.metrics.composite import CompositeSettings
 
 
@@ -17,6 +18,18 @@ def counts(result):
 
 def oracle(logits):
     return lambda image: logits
+
+
+def planes(logits, thick=2):
+    """The same logits as a network gives them plane by plane: what came before is overwritten."""
+
+    def blocks():
+        for block in logits.split(thick, dim=1):
+            held = block.clone()
+            yield held
+            held.fill_(1e9)
+
+    return Stream(blocks(), logits.shape[0], tuple(logits.shape[1:]))
 
 
 @pytest.mark.parametrize("shape", [(20, 18), (12, 14, 10)])
@@ -62,22 +75,33 @@ def test_the_predictor_sees_the_prepared_image(made):
 def test_several_networks_are_counted_by_their_mean(made, average, expected, numbers):
     """Logits (0, z) of three networks. Means of z: 2.33, -2, 1.67, -1; of sigmoid(z): 0.513, 0.545, 0.413, 0.269."""
     z = torch.tensor([[[9.0, -9.0, 9.0, -1.0]], [[-1.0, 1.5, -2.0, -1.0]], [[-1.0, 1.5, -2.0, -1.0]]])
-    networks = [oracle(torch.stack([torch.zeros(1, 4), one])) for one in z]
-    cases = [made.case(np.array([[1, 0, 1, 0]], np.int16))] * 3
-    result = evaluate_members(networks, cases, EvaluationSettings(), average=average)
+    members = [planes(torch.stack([torch.zeros(1, 4), one])) for one in z]
+    case = made.case(np.array([[1, 0, 1, 0]], np.int16))
+    result = evaluate_streams(members, case, EvaluationSettings(), average=average)
     assert result.prediction.tolist() == [expected]
     assert counts(result) == [numbers]
     assert result.logits is None
 
 
-def test_one_network_is_an_ensemble_of_one(made):
+@pytest.mark.parametrize("thick", [1, 3, 8])
+def test_one_network_is_an_ensemble_of_one_in_blocks_of_any_thickness(made, thick):
     label = made.boxes((8, 9, 7))
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 8, 9, 7)).astype(np.float32))
     alone = evaluate_case(oracle(logits), made.case(label), EvaluationSettings())
     for times in (1, 2, 3):
-        together = evaluate_members([oracle(logits)] * times, [made.case(label)] * times, EvaluationSettings())
+        members = [planes(logits, thick) for _ in range(times)]
+        together = evaluate_streams(members, made.case(label), EvaluationSettings())
         assert together.rows == alone.rows
         np.testing.assert_array_equal(together.prediction, alone.prediction)
+
+
+def test_output_that_is_not_finite_is_told_once_and_counts(made, caplog):
+    label = made.boxes((8, 9, 7))
+    logits = made.one_hot(label)
+    logits[:, 2:5] = float("nan")
+    streamed = evaluate_streams([planes(logits, 1)], made.case(label), EvaluationSettings())
+    assert caplog.text.count("not finite") == 1
+    assert streamed.rows == evaluate_case(oracle(logits), made.case(label), EvaluationSettings()).rows
 
 
 def test_ignored_voxels_leave_truth_and_prediction(made):

@@ -70,7 +70,8 @@ def test_without_a_file(tmp_path: Path) -> None:
     "changes",
     [
         {"postprocessing": None}, {"postprocessing": "largest"}, {"postprocessing": RULES.to_json() | {"order": []}},
-        {"average": "median"}, {"average": None}, {"models": None}, {"models": ["a"]}, {"fitting_cases": None}, {"fitting_cases": [{"case_id": "anna"}]},
+        {"average": "median"}, {"average": None},
+        {"models": None}, {"models": ["a"]}, {"fitting_cases": None}, {"fitting_cases": [{"case_id": "anna"}]},
         {"fitting_cases": [{"case_id": "anna", "content_hash": ["1f"]}]},
     ],
 )  # fmt: skip

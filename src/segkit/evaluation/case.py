@@ -1,7 +1,7 @@
 """One case: predicted, brought back to its own voxels, counted."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from segkit.errors import DataError
-from segkit.evaluation.native import Average, native_prediction
+from segkit.evaluation.native import Average, Stream, native_labels, native_prediction
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.inference.predictor import ImagePredictor
 from segkit.metrics.composite import ClassCounts
@@ -33,7 +33,7 @@ class CaseResult:
         group: Group (person).
         rows: One a foreground class.
         prediction: Class of each native voxel in RAS+ order; None once dropped.
-        logits: (K, *S) on the plan's grid, float32; None once dropped, and of several networks.
+        logits: (K, *S) on the plan's grid, float32; None once dropped, and where they came plane by plane.
     """
 
     case_id: str
@@ -68,35 +68,43 @@ def evaluate_case(predictor: ImagePredictor, case: PreparedCase, settings: Evalu
     Raises:
         DataError: The case has no reference, or one of another shape than its image.
     """
-    return evaluate_members([predictor], [case], settings)
+    logits = predictor(image_of(case))
+    whole = Stream(iter([logits]), logits.shape[0], tuple(logits.shape[1:]))
+    return replace(evaluate_streams([whole], case, settings), logits=logits)
 
 
-def evaluate_members(
-    predictors: Sequence[ImagePredictor],
-    cases: Sequence[PreparedCase],
-    settings: EvaluationSettings,
-    *,
-    average: Average = "logits",
+def evaluate_streams(
+    members: Sequence[Stream], case: PreparedCase, settings: EvaluationSettings, *, average: Average = "logits"
 ) -> CaseResult:
-    """`evaluate_case` of the mean of several networks: the same way from their logits to the numbers.
+    """`evaluate_case` of the mean of several networks, plane by plane: the same way from their logits to the numbers.
 
     Args:
-        predictors: Of each network, at least one.
-        cases: The same case, as the plan of each network wants it.
+        members: The logits of each network, at least one, as they come; each on the grid of its own plan.
+        case: As the plan of any of them wants it.
         settings: Whether lesions are matched, and by which rule.
         average: What is averaged, the logits or softmax(logits), on the case's own voxels.
+
+    Returns:
+        Without logits, which were never there as a whole.
 
     Raises:
         DataError: The case has no reference, or one of another shape than its image.
         ValueError: The networks have different numbers of classes.
     """
-    case = cases[0]
-    logits = [predictor(image_of(one)) for predictor, one in zip(predictors, cases, strict=True)]
-    if not all(bool(torch.isfinite(one).all()) for one in logits):
-        logger.warning("%s: the network's output is not finite; its prediction counts as it is", case.case_id)
-    prediction = native_prediction(logits, case.geometry, average=average)
-    rows = count_case(prediction, case, num_classes=logits[0].shape[0], settings=settings)
-    return CaseResult(case.case_id, case.group, rows, prediction, logits[0] if len(logits) == 1 else None)
+    looked_at = [replace(member, blocks=_looked_at(member.blocks, case)) for member in members]
+    prediction = native_labels(looked_at, case.geometry, average=average)
+    rows = count_case(prediction, case, num_classes=members[0].num_classes, settings=settings)
+    return CaseResult(case.case_id, case.group, rows, prediction)
+
+
+def _looked_at(blocks: Iterator[Tensor], case: PreparedCase) -> Iterator[Tensor]:
+    """The same blocks; the first that is not finite is told."""
+    told = False
+    for block in blocks:
+        if not told and not bool(torch.isfinite(block).all()):
+            logger.warning("%s: the network's output is not finite; its prediction counts as it is", case.case_id)
+            told = True
+        yield block
 
 
 def count_case(

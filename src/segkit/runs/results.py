@@ -1,4 +1,4 @@
-"""What the folder of a run and that of a sweep have in common: a name, tables of evaluations, a page, a copy in MLflow."""
+"""What the folders of a run and of a sweep have in common: a name, tables of evaluations, a page, a copy in MLflow."""
 
 from dataclasses import dataclass
 from pathlib import Path

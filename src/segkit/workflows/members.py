@@ -6,10 +6,10 @@ from functools import partial
 
 from segkit.data.store import Store
 from segkit.errors import UsageError
-from segkit.evaluation import CaseResult, EvaluationSettings, evaluate_members
+from segkit.evaluation import CaseResult, EvaluationSettings, evaluate_streams
 from segkit.evaluation.native import Average
 from segkit.types import Case, PreparedCase
-from segkit.workflows.loading import TrainedRun
+from segkit.workflows.loading import TrainedRun, streams
 from segkit.workflows.provenance import Model
 
 
@@ -89,10 +89,10 @@ class Members:
         return tuple(store.get(case, run.plan) for run in self.runs)
 
     def result(self, prepared: Sequence[PreparedCase], settings: EvaluationSettings) -> CaseResult:
-        """The case predicted and counted on its own voxels.
+        """The case predicted and counted on its own voxels, plane by plane, as `predict` does it.
 
         Args:
             prepared: See `prepared`.
             settings: Whether lesions are matched, and by which rule.
         """
-        return evaluate_members([run.predictor for run in self.runs], prepared, settings, average=self.average)
+        return evaluate_streams(streams(self.runs, prepared), prepared[0], settings, average=self.average)
