@@ -39,6 +39,7 @@ class StartFacts:
         resumed_from: What was restored, empty for a fresh start.
         budget: What the run's time was made into, empty where its length was given otherwise.
         memory: What training is predicted to take, and what is free; empty where nothing is known.
+        weights: What the network begins with, in lines; none where it begins as it was drawn.
         warnings: One line each.
     """
 
@@ -68,6 +69,7 @@ class StartFacts:
     resumed_from: str = ""
     budget: str = ""
     memory: str = ""
+    weights: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -97,6 +99,9 @@ def start_banner(facts: StartFacts) -> str:
     if facts.memory:
         at = 1 + next(i for i, (name, _) in enumerate(rows) if name == "device")
         rows.insert(at, ("memory", facts.memory))
+    if facts.weights:
+        at = 1 + next(i for i, (name, _) in enumerate(rows) if name == "network")
+        rows[at:at] = [("weights" if i == 0 else "", line) for i, line in enumerate(facts.weights)]
     if facts.resumed_from:
         rows.insert(0, ("resumed", facts.resumed_from))
     lines = [f"segkit {facts.version}  {facts.run_name}", *(f"  {name:<11} {text}" for name, text in rows)]

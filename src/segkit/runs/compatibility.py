@@ -25,6 +25,8 @@ FROZEN = (
     "data.split",
     "plan",
     "network",
+    "weights",
+    "weights_match",
     "loss",
     "augmentation",
     "optimizer",
@@ -84,7 +86,7 @@ FREE = (
 )
 """Keys, with all below them, whose new value holds from the next life on."""
 
-CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0, "privacy": "none"}
+CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0, "privacy": "none", "weights_match": "adapt"}
 """Frozen keys that runs of earlier versions lack, and the value that every run had before there was the key."""
 
 _OF_THE_STEP = frozenset(f"segkit.module.schedules.{name}" for name in ("constant", "cosine", "cyclic", "poly"))

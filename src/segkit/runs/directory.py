@@ -4,6 +4,8 @@ runs/NAME/
     config.yaml      the resolved configuration
     plan.json        decisions with their reasons
     split.json       roles of the cases
+    weights.txt      what became of each tensor of the file that the network began with
+    ancestors.json   the runs whose weights it began with, and whom they had seen
     findings.json    warnings and notes on the data
     budget.json      what trainer.budget was made into
     env.json         versions, host, git
@@ -65,6 +67,16 @@ class RunDirectory(ResultsDirectory):
     def split(self) -> Path:
         """Roles of the cases."""
         return self.path / "split.json"
+
+    @property
+    def weights(self) -> Path:
+        """What became of each tensor of the file that the network began with."""
+        return self.path / "weights.txt"
+
+    @property
+    def ancestors(self) -> Path:
+        """The runs whose weights the network began with, and the roles of their cases."""
+        return self.path / "ancestors.json"
 
     @property
     def findings(self) -> Path:

@@ -9,6 +9,7 @@ import pickle
 import re
 import stat
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,15 +24,21 @@ MAX_RECORDS = 200_000
 _SCRIPT = ("code", "constants.pkl")
 
 
-def load_plain(path: Path) -> dict[str, Any]:
+def load_plain(path: Path, *, named: Sequence[tuple[Callable[..., Any], str]] = ()) -> dict[str, Any]:
     """Read a mapping of tensors and plain values that `torch.save` wrote, to the CPU.
+
+    Args:
+        path: The file.
+        named: What may stand in it beside these: (what is called, the name that the file calls it by). Where given,
+            tensors are mapped from the file, so that what is not looked at is not read; they must not be written to.
 
     Raises:
         StorageError: It is no such file; nothing of it was executed.
     """
     try:
         _require_plain_archive(path)
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*named]):
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=bool(named))
     except Exception as error:  # a hostile pickle makes the unpickler raise whatever it likes
         why = f"{path.name}: it cannot be read as tensors and plain values: {_first_line(error)}"
         raise StorageError(

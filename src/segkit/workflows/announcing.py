@@ -33,6 +33,8 @@ def start_facts(
     point: ResumePoint | None,
     changes: Sequence[str],
     memory: MemoryFacts | None = None,
+    weights: Sequence[str] = (),
+    more_warnings: Sequence[str] = (),
 ) -> StartFacts:
     """What stands in the banner.
 
@@ -47,6 +49,8 @@ def start_facts(
         point: Where the run goes on, or None.
         changes: What has changed since its last life.
         memory: What training is predicted to take; None where nobody asked.
+        weights: What the network begins with, where that is a file.
+        more_warnings: Lines that come before those on the data.
     """
     tracking, settings = config["tracking"], EvaluationSettings.from_config(config)
     tuning, epochs_done = len(opened.roles.tuning), point.entry.epoch if point else 0
@@ -80,7 +84,9 @@ def start_facts(
         resumed_from=resumed,
         budget="" if config["trainer"]["budget"] is None else plan.reasons.get("max_epochs", ""),
         memory=memory.text if memory else "",
+        weights=weights,
         warnings=[
+            *more_warnings,
             *_few(tuning),
             *(memory.warnings if memory else ()),
             *(str(finding) for finding in opened.findings if finding.level == "warning"),

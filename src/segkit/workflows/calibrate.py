@@ -29,7 +29,6 @@ from segkit.workflows.calibration_cases import MIN_CASES, CalibrationCases, choo
 from segkit.workflows.loading import TrainedRun, load_from, models_of
 from segkit.workflows.members import require_compatible
 from segkit.workflows.presenting import present
-from segkit.workflows.provenance import Model
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def run(config: dict[str, Any]) -> Calibration:
     root = config.get("data", {}).get("root") or data["root"] or sample_root()
     chosen = choose_cases(
         discover(root, layout=data["layout"], groups=data["groups"]).cases,
-        [Model(member.directory.name, member.roles) for member in members],
+        [member.provenance for member in members],
         lambda case: store.content_hash(case.images),
         fit=config["fit"],
         test=config["test"],

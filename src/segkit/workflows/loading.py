@@ -41,7 +41,8 @@ from segkit.runs.selection import Selection, select
 from segkit.types import Case, Geometry, PreparedCase, Spacing
 from segkit.workflows.masks import label_values
 from segkit.workflows.postprocessing import postprocessing_for
-from segkit.workflows.stored import stored_config, stored_plan, stored_roles, stored_settings
+from segkit.workflows.provenance import Model
+from segkit.workflows.stored import stored_ancestors, stored_config, stored_plan, stored_roles, stored_settings
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,15 @@ class TrainedRun:
             StorageError: split.json is missing or damaged.
         """
         return stored_roles(self.directory)
+
+    @property
+    def provenance(self) -> Model:
+        """Who was in which role, here and in the runs whose weights it began with.
+
+        Raises:
+            StorageError: split.json is missing, or it or ancestors.json is damaged.
+        """
+        return Model(self.directory.name, self.roles, stored_ancestors(self.directory))
 
     def predict(
         self,

@@ -73,7 +73,7 @@ class Members:
     @property
     def models(self) -> tuple[Model, ...]:
         """Who was in which role, by run."""
-        return tuple(Model(run.directory.name, run.roles) for run in self.runs)
+        return tuple(run.provenance for run in self.runs)
 
     def mirrored(self) -> "Members":
         """The same networks, each averaging over the flips of its own training."""

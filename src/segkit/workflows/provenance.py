@@ -14,10 +14,17 @@ _NAMED = 3
 
 
 class Model(NamedTuple):
-    """A run, alone or a member of an ensemble: its name, and who was in which role there."""
+    """A run, alone or a member of an ensemble: its name, and who was in which role there.
+
+    Args:
+        name: Of the run.
+        roles: Of its cases.
+        ancestors: The runs whose weights it began with; what they have seen, it has seen.
+    """
 
     name: str
     roles: Roles
+    ancestors: tuple["Model", ...] = ()
 
 
 class Sighting(NamedTuple):
@@ -50,7 +57,7 @@ def seen_by(models: Sequence[Model], hashes: Mapping[str, str]) -> tuple[Sightin
             was not stored counts by its name.
     """
     found = []
-    for model in models:
+    for model in (each for one in models for each in (one, *one.ancestors)):
         roles = model.roles
         for case_id, content in hashes.items():
             known_as = roles.name_of_content(content)

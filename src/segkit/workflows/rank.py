@@ -32,6 +32,7 @@ from segkit.runs.log import logged_to
 from segkit.workflows.components import build_components, set_threads
 from segkit.workflows.finishing import draw
 from segkit.workflows.fitting import fit
+from segkit.workflows.initial_weights import initial_weights
 from segkit.workflows.life import Life
 
 
@@ -65,6 +66,8 @@ def run(path: Path, *, callbacks: Sequence[Callback] = ()) -> str:
         snapshots=[(lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every)],
         callbacks=[Whereabouts(place_of(directory, number())), *callbacks],
     )
+    if life.checkpoint is None and (weights := initial_weights(config)) is not None:
+        weights.put_into(parts.module.network, config, plan)
     return fit(parts, checkpoint=life.checkpoint)
 
 

@@ -12,6 +12,7 @@ from segkit.planning.plausible import implausible
 from segkit.runs.directory import RunDirectory
 from segkit.runs.files import read_json
 from segkit.runs.untrusted import is_regular
+from segkit.workflows.provenance import Model
 
 Read = TypeVar("Read")
 _STUMBLES = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
@@ -37,6 +38,22 @@ def stored_roles(directory: RunDirectory) -> Roles:
         StorageError: split.json is missing or damaged.
     """
     return understood(directory.split, lambda: Roles.from_json(stored(directory.split)))
+
+
+def stored_ancestors(directory: RunDirectory) -> tuple[Model, ...]:
+    """The runs whose weights the run began with, and what they had begun with; none where it began as it was drawn.
+
+    Raises:
+        StorageError: ancestors.json is damaged.
+    """
+    if not directory.ancestors.is_file():
+        return ()
+
+    def read() -> tuple[Model, ...]:
+        records = stored(directory.ancestors)["runs"]
+        return tuple(Model(str(each["name"]), Roles.from_json(each["roles"])) for each in records)
+
+    return understood(directory.ancestors, read)
 
 
 def stored_settings(directory: RunDirectory, config: Mapping[str, Any]) -> EvaluationSettings:

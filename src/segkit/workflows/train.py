@@ -47,6 +47,7 @@ from segkit.workflows.copying import begin_copy, finish_copy, open_copy
 from segkit.workflows.deciding import decide
 from segkit.workflows.finishing import draw, score_tuning
 from segkit.workflows.fitting import fit
+from segkit.workflows.initial_weights import initial_weights, place_of_weights
 from segkit.workflows.joining import announce, joined_rank, joined_world, local_ranks, wait_for_run
 from segkit.workflows.launch import train_on_ranks
 from segkit.workflows.life import Life
@@ -109,6 +110,7 @@ class _Life:
     ) -> None:
         self.config, self.directory, self.point = config, directory, point
         self.changes, self.started = changes, started
+        self.weights = initial_weights(config) if point is None else None
         self.device = device_facts(config["trainer"]["accelerator"])
         self.ranks = 1 if joined_rank() is not None else int(config["trainer"]["devices"])
         """Processes to start; this one trains by itself where it is 1."""
@@ -159,6 +161,9 @@ class _Life:
                 budget=self._budget(),
             )
             network = parts.module.network
+        begun: list[str] = []
+        if self.weights is not None:
+            begun = self.weights.write(directory, self.weights.put_into(network, config, plan))
         averaged = plan.ema_decay > 0
         size = checkpoint_bytes(network, optimizer=config["optimizer"], averaged=averaged)
         require_room(directory.checkpoints, checkpoint=size)
@@ -186,6 +191,8 @@ class _Life:
                 point=self.point,
                 changes=self.changes,
                 memory=memory,
+                weights=begun,
+                more_warnings=self.weights.warnings(prepared.roles) if self.weights else (),
             )
             print(start_banner(facts), flush=True)
         if uploader:
@@ -341,6 +348,8 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
     data, split = config["data"], config["data"]["split"]
     groups = data["groups"]
+    runs = Path(str(absolute(config["paths"]["runs"])))
+    weights = None if config["weights"] is None else str(place_of_weights(config["weights"], runs))
     if groups is not None and not groups.startswith("regex:"):
         groups = absolute(groups)
     data = {
@@ -349,7 +358,12 @@ def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "split": {**split, "file": absolute(split["file"])},
     }
-    return {**config, "data": data, "paths": {name: absolute(path) for name, path in config["paths"].items()}}
+    return {
+        **config,
+        "weights": weights,
+        "data": data,
+        "paths": {name: absolute(path) for name, path in config["paths"].items()},
+    }
 
 
 def _default_name(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,221 @@
+"""A network of segkit as a trained model of nnU-Net: the folder that nnU-Net 2.8.1 predicts from and fine-tunes.
+
+    FOLDER/dataset.json                   channels and classes
+    FOLDER/plans.json                     spacing, normalisation, patch and topology, in nnU-Net's axes
+    FOLDER/fold_0/checkpoint_final.pth    the weights, under every name that nnU-Net gives them
+
+Volumes are read there by NibabelIOWithReorient, which brings them into RAS+ order as segkit does. Classes are numbered
+from 0 in the network's order, whatever their ids were. Heads that segkit does not build are zeros: nnU-Net never reads
+them in prediction. There is no optimizer state: `-pretrained_weights` takes the file, `--c` does not.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkit.errors import UsageError
+from segkit.networks.encoder_decoder import EncoderDecoder
+from segkit.networks.residual_unet import ResidualUNet
+from segkit.networks.unet import UNet
+from segkit.planning.plan import Plan
+from segkit.runs.files import write_json
+from segkit.weights.adaptation import turn_axes
+from segkit.weights.nnunet import WEIGHTS, axes_of
+
+TRAINER, NAME, PLANS = "nnUNetTrainer", "Dataset999_segkit", "segkitPlans"
+_ARCHITECTURES = {UNet: "PlainConvUNet", ResidualUNet: "ResidualEncoderUNet"}
+_SCHEMES = {"zscore": "ZScoreNormalization", "ct": "CTNormalization", "none": "NoNormalization"}
+_RESAMPLING = "resample_data_or_seg_to_shape"
+_BLOCK = re.compile(r"^(.*(?:convs\.\d+|conv[12]|skip\.\d+))\.(conv|norm)\.(\w+)$")
+
+
+def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
+    """Write a network and its plan as a trained model of nnU-Net.
+
+    Args:
+        folder: Where; made with its parents.
+        network: Plain or residual U-Net without attention gates.
+        plan: What it was trained by.
+
+    Raises:
+        UsageError: nnU-Net has no such network.
+    """
+    axes = axes_of(plan.dimensions, (0, 1, 2))
+    dataset, plans, configuration = dataset_json(plan), plans_json(network, plan), configuration_name(plan)
+    mirrored = tuple(sorted(axis if axes is None else axes.index(axis) for axis in plan.flip_axes))
+    checkpoint = {
+        WEIGHTS: network_weights(network, axes),
+        "trainer_name": TRAINER,
+        "init_args": {"plans": plans, "configuration": configuration, "fold": 0, "dataset_json": dataset},
+        "inference_allowed_mirroring_axes": mirrored or None,
+    }
+    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    write_json(folder / "plans.json", plans)
+    write_json(folder / "dataset.json", dataset)
+
+
+def network_weights(network: nn.Module, axes: Sequence[int] | None) -> dict[str, Tensor]:
+    """The tensors of a network under all names that nnU-Net gives them, on the CPU, kernels in its axes.
+
+    Args:
+        network: Plain or residual U-Net without attention gates.
+        axes: Axis i of segkit's images is axis `axes[i]` of nnU-Net's; None where they are the same.
+
+    Raises:
+        UsageError: nnU-Net has no such network.
+    """
+    unet = _unet(network)
+    back = None if axes is None else tuple(axes.index(axis) for axis in range(len(axes)))
+    named: dict[str, Tensor] = {}
+    for name, tensor in [*unet.state_dict().items(), *_missing_heads(unet)]:
+        turned = turn_axes(tensor.detach().cpu(), back).contiguous()
+        for own in (name, f"decoder.{name}") if name.startswith("encoder.") else (name,):
+            named[own] = turned
+            if block := _BLOCK.match(own):
+                named[f"{block[1]}.all_modules.{0 if block[2] == 'conv' else 1}.{block[3]}"] = turned
+    return named
+
+
+def dataset_json(plan: Plan) -> dict[str, Any]:
+    """nnU-Net's description of the data."""
+    return {
+        "channel_names": {str(number): name for number, name in enumerate(plan.channels)},
+        "labels": {name: number for number, name in enumerate(plan.labels.names)},
+        "numTraining": 0,
+        "file_ending": ".nii.gz" if plan.dimensions == 3 else ".png",
+    }
+
+
+def configuration_name(plan: Plan) -> str:
+    """What nnU-Net calls a network of so many axes."""
+    return "3d_fullres" if plan.dimensions == 3 else "2d"
+
+
+def plans_json(network: nn.Module, plan: Plan) -> dict[str, Any]:
+    """nnU-Net's plans: what its prediction and its fine-tuning read.
+
+    Raises:
+        UsageError: nnU-Net has no such network.
+    """
+    volumes = plan.dimensions == 3
+    axes = axes_of(plan.dimensions, (0, 1, 2))
+
+    def there(values: Sequence[Any]) -> list[Any]:
+        return list(values) if axes is None else [values[axes.index(axis)] for axis in range(len(axes))]
+
+    spacing = there(plan.spacing)
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    return {
+        "dataset_name": NAME,
+        "plans_name": PLANS,
+        "image_reader_writer": "NibabelIOWithReorient" if volumes else "NaturalImage2DIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "label_manager": "LabelManager",
+        "original_median_spacing_after_transp": spacing if volumes else [999.0, *spacing],
+        "foreground_intensity_properties_per_channel": _intensities(plan),
+        "configurations": {
+            configuration_name(plan): {
+                "data_identifier": f"{PLANS}_{configuration_name(plan)}",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": plan.batch_size,
+                "patch_size": there(plan.patch_size),
+                "spacing": spacing,
+                "normalization_schemes": [_SCHEMES[channel.scheme] for channel in plan.normalisation],
+                "use_mask_for_norm": [channel.masked for channel in plan.normalisation],
+                "resampling_fn_data": _RESAMPLING,
+                "resampling_fn_data_kwargs": resampling,
+                "resampling_fn_seg": _RESAMPLING,
+                "resampling_fn_seg_kwargs": resampling | {"is_seg": True, "order": 1},
+                "resampling_fn_probabilities": _RESAMPLING,
+                "resampling_fn_probabilities_kwargs": resampling | {"order": 1},
+                "batch_dice": plan.batch_dice,
+                "architecture": _architecture(_unet(network), there),
+            }
+        },
+    }
+
+
+def _unet(network: nn.Module) -> EncoderDecoder:
+    kind = type(network)
+    gated = any("gates" in name for name, _ in network.named_parameters())
+    if kind not in _ARCHITECTURES or gated or not isinstance(network, EncoderDecoder):
+        raise UsageError(
+            "nnU-Net has no such network.",
+            where="network",
+            why=f"{kind.__name__}{' with attention gates' if gated else ''}; nnU-Net reads its plain and residual U-Net",
+            mend="export a run of network=unet or network=residual_unet",
+        )
+    return network
+
+
+def _convolutions(network: EncoderDecoder) -> Iterator[tuple[nn.Module, int]]:
+    """The first convolution of each encoder stage, and the number of its convolutions or blocks."""
+    for stage in network.encoder.stages:  # type: ignore[union-attr]
+        if isinstance(network, ResidualUNet):
+            yield stage.blocks[0].conv1.conv, len(stage.blocks)  # type: ignore[union-attr, index, arg-type]
+        else:
+            yield stage[0].convs[0].conv, len(stage[0].convs)  # type: ignore[index, union-attr, arg-type]
+
+
+def _architecture(network: EncoderDecoder, there: Any) -> dict[str, Any]:  # noqa: ANN401  a function of any sequence
+    """The topology, read from the network itself."""
+    stages = list(_convolutions(network))
+    counts = "n_blocks_per_stage" if isinstance(network, ResidualUNet) else "n_conv_per_stage"
+    axes = len(network.divisor)
+    return {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{_ARCHITECTURES[type(network)]}",
+        "arch_kwargs": {
+            "n_stages": len(stages),
+            "features_per_stage": [convolution.out_channels for convolution, _ in stages],
+            "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+            "kernel_sizes": [there(convolution.kernel_size) for convolution, _ in stages],
+            "strides": [there(convolution.stride) for convolution, _ in stages],
+            counts: [count for _, count in stages],
+            "n_conv_per_stage_decoder": [len(stage.convs) for stage in network.decoder.stages],  # type: ignore
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _missing_heads(network: EncoderDecoder) -> list[tuple[str, Tensor]]:
+    """Zeros for the heads of the coarse levels that segkit does not build."""
+    heads: Mapping[str, nn.Module] = network.decoder.seg_layers  # type: ignore[assignment]
+    classes = next(iter(heads.values())).out_channels
+    missing = []
+    for stage, convolutions in enumerate(network.decoder.stages):  # type: ignore[arg-type]
+        if str(stage) not in heads:
+            features = convolutions.convs[-1].conv.out_channels
+            shape = (classes, features, *(1,) * len(network.divisor))
+            name = f"decoder.seg_layers.{stage}"
+            missing += [(f"{name}.weight", torch.zeros(shape)), (f"{name}.bias", torch.zeros(classes))]
+    return missing
+
+
+def _intensities(plan: Plan) -> dict[str, dict[str, float]]:
+    """Foreground statistics by channel; only those of a CT are read."""
+    facts = {}
+    for number, channel in enumerate(plan.normalisation):
+        low, high = channel.low or 0.0, channel.high or 0.0
+        facts[str(number)] = {
+            "mean": channel.mean or 0.0,
+            "std": channel.std or 1.0,
+            "min": low,
+            "max": high,
+            "median": channel.mean or 0.0,
+            "percentile_00_5": low,
+            "percentile_99_5": high,
+        }
+    return facts
