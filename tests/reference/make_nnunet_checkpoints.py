@@ -2,8 +2,8 @@
 
     python tests/reference/make_nnunet_checkpoints.py      in an environment with nnU-Net (make test-reference has one)
 
-Each is nnUNetTrainer's own: initialised, one training step on noise, its log as after an epoch, `save_checkpoint`. Beside
-it lies NAME.safetensors with an image in nnU-Net's axes and the logits of the network in evaluation.
+Each is nnUNetTrainer's own: initialised, one training step on noise, its log as after an epoch, `save_checkpoint`.
+Beside it lies NAME.safetensors with an image in nnU-Net's axes and the logits of the network in evaluation.
 """
 
 import os

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.weights.kinds import CHANNELS, CLASSES, FOLDER, NAMES, network_of
 
 from segkit.weights.files import read_weights
 from segkit.weights.nnunet import axes_of
 from segkit.weights.transfer import refuse_inexact, transfer
-from tests.weights.kinds import CHANNELS, CLASSES, FOLDER, NAMES, network_of
 
 
 def turned(image, axes):

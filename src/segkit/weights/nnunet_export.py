@@ -148,7 +148,7 @@ def _unet(network: nn.Module) -> EncoderDecoder:
         raise UsageError(
             "nnU-Net has no such network.",
             where="network",
-            why=f"{kind.__name__}{' with attention gates' if gated else ''}; nnU-Net reads its plain and residual U-Net",
+            why=f"{kind.__name__}{' with attention gates' if gated else ''}; it reads plain and residual U-Nets",
             mend="export a run of network=unet or network=residual_unet",
         )
     return network
