@@ -1,4 +1,4 @@
-"""The checkpoints in tests/fixtures/nnunet, made by tests/reference/make_nnunet_checkpoints.py, and networks for them."""
+"""Checkpoints in tests/fixtures/nnunet, made by tests/reference/make_nnunet_checkpoints.py, and networks for them."""
 
 from pathlib import Path
 

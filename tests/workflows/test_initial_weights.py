@@ -1,6 +1,7 @@
 """A run that begins with the weights of a file: what it trains from, what it writes down, and whom it has seen."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from segkit.runs.checkpoints import read_checkpoint
 from segkit.runs.directory import RunDirectory
 from segkit.runs.index import last, load_index
 from segkit.runs.manifest import checkpoint_path
+from segkit.weights.source import Source
 from segkit.workflows.initial_weights import InitialWeights, initial_weights, place_of_weights
 from segkit.workflows.loading import load
 from segkit.workflows.provenance import Model, seen_by
@@ -75,12 +77,12 @@ def test_weights_of_a_run_bring_its_cases_along(nnunet_raw, threshold_run):
 def test_warnings_name_the_cases_that_the_weights_have_seen():
     before = Roles(("a", "b"), ("c",), (), content_hashes={"a": "1", "b": "2", "c": "3"})
     now = Roles(("x",), ("y", "z"), ("b", "d"), content_hashes={"x": "1", "y": "2", "z": "3"})
-    source = None
-    lines = InitialWeights(None, source, (Model("old", before),)).warnings(now)
+    path, source = Path("old"), Source({}, "segkit", "a run")
+    lines = InitialWeights(path, source, (Model("old", before),)).warnings(now)
     assert len(lines) == 2
     assert lines[0].startswith("y: old was trained on them")
     assert lines[1].startswith("b: test cases named like cases that old has seen")
-    assert InitialWeights(None, source).warnings(now) == []
+    assert InitialWeights(path, source).warnings(now) == []
 
 
 def test_a_name_is_a_run_where_there_is_no_such_path(tmp_path, monkeypatch):
@@ -89,4 +91,8 @@ def test_a_name_is_a_run_where_there_is_no_such_path(tmp_path, monkeypatch):
     assert place_of_weights("one", tmp_path / "runs") == tmp_path / "runs/one"
     (tmp_path / "one").mkdir()
     assert place_of_weights("one", tmp_path / "runs") == tmp_path / "one"
-    assert place_of_weights("none", tmp_path / "runs") == tmp_path / "none"
+    assert place_of_weights("gone", tmp_path / "runs") == tmp_path / "runs/gone"
+    assert place_of_weights("gone.pth", tmp_path / "runs") == tmp_path / "gone.pth"
+    assert place_of_weights("some/gone", tmp_path / "runs") == tmp_path / "some/gone"
+    (tmp_path / "runs/sweep/0").mkdir(parents=True)
+    assert place_of_weights("sweep/0", tmp_path / "runs") == tmp_path / "runs/sweep/0"

@@ -42,7 +42,9 @@ def find_ends(network: nn.Module, *, in_channels: int, size: Sequence[int]) -> E
     like = next(network.parameters())
     peaks = torch.arange(1, in_channels + 1, device=like.device, dtype=like.dtype)
     image = peaks.reshape(1, -1, *(1,) * len(size)).expand(1, in_channels, *size).contiguous()
-    names = {module: name for name, module in network.named_modules() if isinstance(module, _CONVOLUTIONS)}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, _CONVOLUTIONS)
+    }
     readers: dict[str, None] = {}
     written: list[tuple[str, Tensor]] = []
 

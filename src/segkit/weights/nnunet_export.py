@@ -10,7 +10,7 @@ them in prediction. There is no optimizer state: `-pretrained_weights` takes the
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,20 +154,22 @@ def _unet(network: nn.Module) -> EncoderDecoder:
     return network
 
 
-def _convolutions(network: EncoderDecoder) -> Iterator[tuple[nn.Module, int]]:
+def _convolutions(network: EncoderDecoder) -> Iterator[tuple[nn.Conv2d | nn.Conv3d, int]]:
     """The first convolution of each encoder stage, and the number of its convolutions or blocks."""
-    for stage in network.encoder.stages:  # type: ignore[union-attr]
+    stages: Any = network.encoder.stages
+    for stage in stages:
         if isinstance(network, ResidualUNet):
-            yield stage.blocks[0].conv1.conv, len(stage.blocks)  # type: ignore[union-attr, index, arg-type]
+            yield stage.blocks[0].conv1.conv, len(stage.blocks)
         else:
-            yield stage[0].convs[0].conv, len(stage[0].convs)  # type: ignore[index, union-attr, arg-type]
+            yield stage[0].convs[0].conv, len(stage[0].convs)
 
 
-def _architecture(network: EncoderDecoder, there: Any) -> dict[str, Any]:  # noqa: ANN401  a function of any sequence
+def _architecture(network: EncoderDecoder, there: Callable[[Sequence[Any]], list[Any]]) -> dict[str, Any]:
     """The topology, read from the network itself."""
     stages = list(_convolutions(network))
     counts = "n_blocks_per_stage" if isinstance(network, ResidualUNet) else "n_conv_per_stage"
     axes = len(network.divisor)
+    decoder: Any = network.decoder
     return {
         "network_class_name": f"dynamic_network_architectures.architectures.unet.{_ARCHITECTURES[type(network)]}",
         "arch_kwargs": {
@@ -177,7 +179,7 @@ def _architecture(network: EncoderDecoder, there: Any) -> dict[str, Any]:  # noq
             "kernel_sizes": [there(convolution.kernel_size) for convolution, _ in stages],
             "strides": [there(convolution.stride) for convolution, _ in stages],
             counts: [count for _, count in stages],
-            "n_conv_per_stage_decoder": [len(stage.convs) for stage in network.decoder.stages],  # type: ignore
+            "n_conv_per_stage_decoder": [len(stage.convs) for stage in decoder.stages],
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
             "norm_op_kwargs": {"eps": 1e-5, "affine": True},
@@ -192,13 +194,13 @@ def _architecture(network: EncoderDecoder, there: Any) -> dict[str, Any]:  # noq
 
 def _missing_heads(network: EncoderDecoder) -> list[tuple[str, Tensor]]:
     """Zeros for the heads of the coarse levels that segkit does not build."""
-    heads: Mapping[str, nn.Module] = network.decoder.seg_layers  # type: ignore[assignment]
+    decoder: Any = network.decoder
+    heads = decoder.seg_layers
     classes = next(iter(heads.values())).out_channels
     missing = []
-    for stage, convolutions in enumerate(network.decoder.stages):  # type: ignore[arg-type]
+    for stage, convolutions in enumerate(decoder.stages):
         if str(stage) not in heads:
-            features = convolutions.convs[-1].conv.out_channels
-            shape = (classes, features, *(1,) * len(network.divisor))
+            shape = (classes, convolutions.convs[-1].conv.out_channels, *(1,) * len(network.divisor))
             name = f"decoder.seg_layers.{stage}"
             missing += [(f"{name}.weight", torch.zeros(shape)), (f"{name}.bias", torch.zeros(classes))]
     return missing

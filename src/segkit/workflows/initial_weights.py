@@ -104,10 +104,13 @@ def initial_weights(config: Mapping[str, Any]) -> InitialWeights | None:
 
 
 def place_of_weights(given: str, runs: Path) -> Path:
-    """The absolute path of what a user named: a path from here, or the name of a run."""
-    here = Path(given).expanduser().absolute()
-    named = runs / given
-    return named if not here.exists() and named.exists() else here
+    """The absolute path of what a user named: a path from here, or the name of a run.
+
+    A bare name stays that of a run when the run is gone: the same command goes on with what was begun from it.
+    """
+    here, named = Path(given).expanduser().absolute(), runs / given
+    bare = Path(given).name == given and not Path(given).suffix
+    return named if not here.exists() and (bare or named.exists()) else here
 
 
 def _few(cases: list[str]) -> str:
