@@ -7,6 +7,7 @@ from benchmarks.harness import Spread
 FLOORS: dict[tuple[str, str], float] = {
     ("augmentation", "nnU-Net"): 3.0,
     ("loss", "MONAI"): 1.0,
+    ("scan", "step by step"): 100.0,
     ("step", "nnU-Net"): 2.0,
     ("step", "MONAI"): 1.8,
     ("epoch", "nnU-Net"): 2.5,

@@ -7,6 +7,7 @@ from benchmarks.harness import Row
 NAMES = (
     "augmentation",
     "loss",
+    "scan",
     "step",
     "loading",
     "epoch",

@@ -1,6 +1,6 @@
 import pytest
 
-from segkit.configuration import compose
+from segkit.configuration import compose, config_dir
 from segkit.errors import ExitCode, UsageError, exit_code
 
 
@@ -10,14 +10,14 @@ def complaint(*overrides, verb="train"):
     return str(caught.value)
 
 
+NETWORKS = ", ".join(sorted(path.stem for path in (config_dir() / "network").glob("*.yaml")))
 DOZEN = {
     "optimzer.lr=0.1": "unknown key optimzer.lr. Did you mean optimizer.lr?",
     "data.split.fould=1": "unknown key data.split.fould. Did you mean data.split.fold?",
     "lr=0.1": "unknown key lr. Did you mean optimizer.lr?",
     "batchsize=2": "unknown key batchsize. Did you mean plan.batch_size?",
     "netwrok=unet": "unknown key netwrok. Did you mean network?",
-    "network=unte": "network has no choice 'unte'; it has attention_unet, custom, residual_unet, unet."
-    " Did you mean network=unet?",
+    "network=unte": f"network has no choice 'unte'; it has {NETWORKS}. Did you mean network=unet?",
     "network.decoder_convolutions=2": "It is a key of network=residual_unet.",
     "run=runs/x": "unknown key run. It is a key of segkit.calibrate.",
     "trainer.max_epochs=many": "'many' does not fit; expected int >= 1 or null.",

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parents[2] / "configs" / "network"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}
 NAMES = [name for name, config in CONFIGS.items() if config["_target_"] != "???"]
 K = 3
+TINY = {"nnmamba": {"d_state": 2}, "nnmamba_unet": {"d_state": 2}}
+"""What makes a network small beside the plan."""
 PLANS = {
     2: {"strides": [(1, 1), (2, 2), (2, 2), (2, 2)], "kernel_sizes": [(3, 3)] * 4},
     3: {"strides": [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)], "kernel_sizes": [(1, 3, 3), *[(3, 3, 3)] * 3]},
@@ -44,7 +46,7 @@ def build(name, dimensions, *, in_channels=1, **changes):
     """As the configuration builds it: the plan supplies what the constructor names."""
     torch.manual_seed(0)
     supplied = plan_values(dimensions, in_channels)
-    return instantiate({**CONFIGS[name], **changes}, where="network", supplied=supplied)
+    return instantiate({**CONFIGS[name], **TINY.get(name, {}), **changes}, where="network", supplied=supplied)
 
 
 def image_of(size, channels=1, batch=2):
@@ -134,10 +136,11 @@ def test_evaluation_is_the_finest_head_and_repeats(name):
 
 
 def test_samples_of_a_batch_do_not_see_each_other(name):
-    network = build(name, 2).eval()
-    image = image_of((16, 16), batch=3)
+    # In double precision: rounding depends on the size of a batch, and normalisations over a few voxels enlarge it.
+    network = build(name, 2).eval().double()
+    image = image_of((16, 16), batch=3).double()
     with torch.no_grad():
-        torch.testing.assert_close(network(image)[1:2], network(image[1:2]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(image)[1:2], network(image[1:2]))
 
 
 def test_the_input_stays_as_it_was(name):

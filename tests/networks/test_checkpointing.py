@@ -8,6 +8,7 @@ from segkit.errors import UsageError
 from segkit.losses.cross_entropy import CrossEntropyLoss
 from segkit.losses.deep_supervision import DeepSupervision
 from segkit.networks.checkpointing import Recomputing, checkpoint_stages
+from segkit.networks.nnmamba import NNMamba
 from segkit.networks.residual_unet import ResidualUNet
 from segkit.networks.unet import UNet
 from segkit.types import Target
@@ -18,6 +19,7 @@ NETWORKS = {
     "attention": lambda: UNet(1, 3, **STAGES, attention=True),
     "one head": lambda: UNet(1, 3, **STAGES, deep_supervision=False),
     "residual": lambda: ResidualUNet(1, 3, **STAGES, blocks_per_stage=2),
+    "nnmamba": lambda: NNMamba(1, 3, **STAGES),
 }
 
 

@@ -19,8 +19,8 @@ Memory: between the passes the inputs and the states at the borders are kept, (4
 result included: linear in the number of tokens, half a number a channel and token for the states of N = 16. Within a
 pass come a few buffers of about `ELEMENTS` numbers.
 
-On CUDA the kernel of the package `mamba_ssm` is taken where it is installed: the same numbers up to rounding, faster. It
-adds up gradients in no fixed order, so it is left alone where torch is told to be deterministic.
+On CUDA the kernel of the package `mamba_ssm` is taken where it is installed: the same numbers up to rounding, faster.
+It adds up gradients in no fixed order, so it is left alone where torch is told to be deterministic.
 
 Reference:
     Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces (2023); Blelloch, Prefix Sums and Their
@@ -247,9 +247,7 @@ def _scan(
 
 
 @_scan.register_fake
-def _(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor
-) -> tuple[Tensor, Tensor]:
+def _(u: Tensor, _delta: Tensor, A: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
     return _empty_results(u, A)
 
 
@@ -311,19 +309,8 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(
-    gradient: Tensor,
-    borders: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    delta_bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _empty_gradients(u, delta, A, B, C, D, z, delta_bias)
+def _(_gradient: Tensor, _borders: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return _empty_gradients(*inputs)
 
 
 def _empty_gradients(
