@@ -1,23 +1,9 @@
-"""The attention gate and its upsampling."""
+"""The attention gate."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from segkit.networks.attention_gate import AttentionGate, upsample_linear
-
-
-@pytest.mark.parametrize(
-    ("size", "factor"), [((4, 5), (2, 2)), ((1, 3), (2, 4)), ((3, 2, 4), (1, 2, 3)), ((2, 2, 1), (2, 2, 2))]
-)
-def test_upsampling_equals_torch_in_value_and_gradient(size, factor):
-    image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    image.requires_grad_()
-    mode = {2: "bilinear", 3: "trilinear"}[len(size)]
-    ours, theirs = upsample_linear(image, factor), F.interpolate(image, scale_factor=factor, mode=mode)
-    torch.testing.assert_close(ours, theirs)
-    weight = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(*(torch.autograd.grad((x * weight).sum(), image)[0] for x in (ours, theirs)))
+from segkit.networks.attention_gate import AttentionGate
 
 
 @pytest.mark.parametrize("stride", [(2, 2), (1, 2, 2)])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segkit.networks.blocks import CONVOLUTION, convolution, instance_norm
+from segkit.networks.rescaling import upsample_linear
 
 
 class AttentionGate(nn.Module):
@@ -52,26 +53,3 @@ class AttentionGate(nn.Module):
         """The attention map on the skip's grid, for use and for pictures."""
         coarse = torch.sigmoid(self.psi(F.relu(self.theta(skip) + self.phi(gate))))
         return upsample_linear(coarse, self.stride)
-
-
-def upsample_linear(features: Float[Tensor, "B C *S"], factor: Sequence[int]) -> Float[Tensor, "B C *T"]:
-    """Linear upsampling by whole factors, voxel centres kept (`align_corners=False`).
-
-    Written as shifted weighted sums, one axis after another, because CUDA has no deterministic backward for trilinear
-    interpolation, and a run that is resumed to the bit needs one.
-    """
-    for axis, step in enumerate(factor, start=2):
-        if step == 1:
-            continue
-        length = features.shape[axis]
-        first, last = features.narrow(axis, 0, 1), features.narrow(axis, length - 1, 1)
-        before = torch.cat((first, features.narrow(axis, 0, length - 1)), axis)
-        after = torch.cat((features.narrow(axis, 1, length - 1), last), axis)
-        fine = []
-        for position in range(step):
-            # Centre of this fine voxel, in coarse voxels from the centre of the coarse one that holds it.
-            offset = (position + 0.5) / step - 0.5
-            neighbour = before if offset < 0 else after
-            fine.append(features * (1 - abs(offset)) + neighbour * abs(offset))
-        features = torch.stack(fine, axis + 1).flatten(axis, axis + 1)
-    return features
