@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segkit.networks.rescaling import block_max, downsample_linear, upsample_linear
+from segkit.networks.rescaling import block_max, downsample_linear, shared_max, shifted_sums, upsample_linear
 
 LINEAR = {2: "bilinear", 3: "trilinear"}
 MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
@@ -23,10 +23,18 @@ def assert_same_value_and_gradient(features, ours, theirs):
 @pytest.mark.parametrize(
     ("size", "factor"), [((4, 5), (2, 2)), ((1, 3), (2, 4)), ((3, 2, 4), (1, 2, 3)), ((2, 2, 1), (2, 2, 2))]
 )
-def test_upsampling_equals_torch(size, factor):
+@pytest.mark.parametrize("upsample", [upsample_linear, shifted_sums])
+def test_upsampling_equals_torch(size, factor, upsample):
     features = drawn(2, 3, *size)
-    theirs = F.interpolate(features, scale_factor=factor, mode=LINEAR[len(size)])
-    assert_same_value_and_gradient(features, upsample_linear(features, factor), theirs)
+    fine = tuple(s * f for s, f in zip(size, factor, strict=True))
+    theirs = F.interpolate(features, size=fine, mode=LINEAR[len(size)], align_corners=False)
+    assert_same_value_and_gradient(features, upsample(features, factor), theirs)
+
+
+def test_upsampled_voxels_keep_their_centres():
+    row = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
+    for upsample in (upsample_linear, shifted_sums):
+        assert upsample(row, (4, 1)).flatten().tolist() == [0.0, 0.0, 0.5, 1.5, 2.5, 3.5, 4.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -51,23 +59,26 @@ def test_downsampling_reads_the_innermost_voxels():
     ("size", "factor"), [((8, 6), (2, 2)), ((4, 9), (4, 3)), ((4, 6, 8), (1, 2, 4)), ((3, 4, 2), (3, 1, 2))]
 )
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_the_maximum_of_blocks_equals_max_pooling(size, factor, channels_last):
+@pytest.mark.parametrize("maximum", [block_max, shared_max])
+def test_the_maximum_of_blocks_equals_max_pooling(size, factor, channels_last, maximum):
     features = drawn(2, 3, *size)
     given = features.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else features
-    ours = block_max(given, factor)
+    ours = maximum(given, factor)
     assert_same_value_and_gradient(features, ours, MAX_POOL[len(size)](features, factor))
     memory_format = torch.channels_last if len(size) == 2 else torch.channels_last_3d
     assert ours.is_contiguous(memory_format=memory_format if channels_last else torch.contiguous_format)
 
 
-def test_equally_large_voxels_share_the_gradient():
+@pytest.mark.parametrize(("maximum", "share"), [(shared_max, (1 / 3, 1 / 3, 1 / 3)), (block_max, (1.0, 0.0, 0.0))])
+def test_equally_large_voxels_share_the_gradient_or_the_first_has_it(maximum, share):
     features = torch.tensor([[[[1.0, 2.0, 0.0, 0.0], [2.0, 2.0, 0.0, 5.0]]]], requires_grad=True)
-    block_max(features, (2, 2)).sum().backward()
-    third = 1 / 3
-    expected = torch.tensor([[[[0.0, third, 0.0, 0.0], [third, third, 0.0, 1.0]]]])
+    maximum(features, (2, 2)).sum().backward()
+    above, left, right = share
+    expected = torch.tensor([[[[0.0, above, 0.0, 0.0], [left, right, 0.0, 1.0]]]])
     torch.testing.assert_close(features.grad, expected)
 
 
-def test_blocks_of_one_voxel_change_nothing():
+@pytest.mark.parametrize("rescale", [upsample_linear, shifted_sums, downsample_linear, block_max, shared_max])
+def test_a_factor_of_one_changes_nothing(rescale):
     features = drawn(1, 2, 3, 5)
-    assert torch.equal(block_max(features, (1, 1)), features)
+    assert torch.equal(rescale(features, (1, 1)), features)
