@@ -10,6 +10,7 @@ from segkit.losses.deep_supervision import DeepSupervision
 from segkit.networks.checkpointing import Recomputing, checkpoint_stages
 from segkit.networks.nnmamba import NNMamba
 from segkit.networks.residual_unet import ResidualUNet
+from segkit.networks.uiunet import UIUNet
 from segkit.networks.unet import UNet
 from segkit.types import Target
 
@@ -20,6 +21,7 @@ NETWORKS = {
     "one head": lambda: UNet(1, 3, **STAGES, deep_supervision=False),
     "residual": lambda: ResidualUNet(1, 3, **STAGES, blocks_per_stage=2),
     "nnmamba": lambda: NNMamba(1, 3, **STAGES),
+    "nested": lambda: UIUNet(1, 3, **STAGES),
 }
 
 

@@ -29,6 +29,7 @@ def convolution(
     *,
     kernel_size: Sequence[int],
     stride: Sequence[int] | None = None,
+    dilation: int = 1,
     bias: bool = True,
 ) -> nn.Module:
     """A convolution over as many axes as `kernel_size` has, padded so that only the stride shrinks the grid."""
@@ -38,7 +39,8 @@ def convolution(
         out_channels,
         kernel,
         stride=tuple(stride) if stride is not None else 1,
-        padding=tuple((k - 1) // 2 for k in kernel),
+        padding=tuple(dilation * (k - 1) // 2 for k in kernel),
+        dilation=dilation,
         bias=bias,
     )
 
