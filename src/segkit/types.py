@@ -27,6 +27,10 @@ ImageArray: TypeAlias = Float[np.ndarray, "C *S"]
 LabelArray: TypeAlias = Int[np.ndarray, "*S"]
 
 
+VOXEL_FIELDS = ("label", "instances", "cells", "weight")
+"""Fields of `Target` that have voxels."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What a loss may ask for. Optional fields are supplied only when `loss.needs` names them.
@@ -38,6 +42,8 @@ class Target:
         weight: Weight of each voxel, (B, 1, *S).
         labels_present: Which classes were annotated in the case, (B, K).
         spacing: mm per voxel of the spatial axes.
+        num_instances: The largest id of `instances` and `cells` in the batch, or more: known where they were numbered,
+            so that no loss has to wait for the device to tell it. None where nobody counted.
     """
 
     label: Int[Tensor, "B 1 *S"]
@@ -46,6 +52,7 @@ class Target:
     weight: Float[Tensor, "B 1 *S"] | None = None
     labels_present: Bool[Tensor, "B K"] | None = None
     spacing: Spacing | None = None
+    num_instances: int | None = None
 
     def at_level(self, shape: Size) -> "Target":
         """The same target on a coarser grid, by nearest neighbour: the only downsampling of targets.

@@ -5,6 +5,7 @@ import inspect
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from segkit.configuration.instantiate import instantiate, locate
 from segkit.losses.deep_supervision import OPTIONAL_FIELDS, DeepSupervision
 from segkit.losses.loss import Loss
+from segkit.ops.instances import components_by_class, voronoi_cells
 from segkit.types import Target
 
 FOLDER = Path(__file__).parents[2] / "configs" / "loss"
@@ -35,13 +37,20 @@ def loss(request):
 
 def make_target(label, loss):
     """A target with what the loss needs and nothing else: fields it does not name stay None."""
+    samples = [components_by_class(sample) for sample in label[:, 0].numpy()]
+    cells = [voronoi_cells(ids, (1.0,) * ids.ndim) for ids in samples]
     everything = {
-        "instances": (label > 0).long(),
-        "cells": torch.ones_like(label),
+        "instances": torch.from_numpy(np.stack(samples))[:, None],
+        "cells": torch.from_numpy(np.stack(cells))[:, None],
         "weight": torch.ones(label.shape),
         "labels_present": torch.ones(label.shape[0], K, dtype=torch.bool),
     }
-    return Target(label=label, spacing=(1.0,) * (label.ndim - 2), **{name: everything[name] for name in loss.needs})
+    return Target(
+        label=label,
+        spacing=(1.0,) * (label.ndim - 2),
+        num_instances=max(int(ids.max()) for ids in samples),
+        **{name: everything[name] for name in loss.needs},
+    )
 
 
 def random_label(size, batch=2, seed=0):

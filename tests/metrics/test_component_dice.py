@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from segkit.metrics.component_dice import component_dice, mean_component_dice, voronoi_cells
+from segkit.metrics.component_dice import component_dice, mean_component_dice
+from segkit.ops.instances import voronoi_cells
 
 
 def line(*runs, length=20):

@@ -1,7 +1,7 @@
 """Mirror, rotation and scaling: what moves voxels, with every field of the batch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import cos, radians, sin
 from typing import Any
@@ -25,11 +25,9 @@ from segkit.augmentation.warp import (
     unfold,
 )
 from segkit.errors import DataError
-from segkit.types import Batch, Size, Target
+from segkit.types import VOXEL_FIELDS, Batch, Size
 
 _ELONGATED = 1.5
-_FIELDS = tuple(f.name for f in fields(Target) if f.name not in ("labels_present", "spacing"))
-"""Fields of the target that have voxels."""
 _CACHED = 1 << 16
 """Voxels of a patch that are resampled at a time on a CPU: with their intermediate results they fit its cache."""
 
@@ -142,7 +140,7 @@ def place(batch: Batch, draws: Sequence[SpatialDraw], patch_size: Size, *, toget
             why=f"the loader cut {here}, the plan wants {tuple(patch_size)}",
             mend="cut Recipe.source_size(patch_size) and pad it where the image ends",
         )
-    moved = {name: value for name in _FIELDS if (value := getattr(batch.target, name)) is not None}
+    moved = {name: value for name in VOXEL_FIELDS if (value := getattr(batch.target, name)) is not None}
     moved["image"] = batch.image
     if batch.valid is not None:
         moved["valid"] = batch.valid
@@ -168,7 +166,7 @@ def place(batch: Batch, draws: Sequence[SpatialDraw], patch_size: Size, *, toget
             for name, field in moved.items():
                 crop = centre_crop(field[b : b + 1], patch_size)[0]
                 result[name][b] = crop.flip(flipped) if flipped else crop
-    changes: dict[str, Any] = {name: result[name] for name in _FIELDS if name in result}
+    changes: dict[str, Any] = {name: result[name] for name in VOXEL_FIELDS if name in result}
     target = replace(batch.target, **changes)
     return replace(batch, image=result["image"], valid=result.get("valid"), target=target)
 

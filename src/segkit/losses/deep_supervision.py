@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segkit.losses.loss import Loss
 from segkit.types import Target
 
-OPTIONAL_FIELDS = frozenset(field.name for field in fields(Target)) - {"label", "spacing"}
+OPTIONAL_FIELDS = frozenset(field.name for field in fields(Target)) - {"label", "spacing", "num_instances"}
 
 
 def level_weights(levels: int) -> tuple[float, ...]:

@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy import ndimage
 
+from segkit.ops.instances import voronoi_cells
 from segkit.types import Spacing
 
 
@@ -52,12 +52,3 @@ def component_dice(
 def mean_component_dice(values: tuple[float, ...]) -> float:
     """Mean over the components; NaN without one."""
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def voronoi_cells(components: Int[np.ndarray, "*S"], spacing: Spacing) -> Int[np.ndarray, "*S"]:
-    """Id of the component nearest to each voxel, in mm; at least one component must be there."""
-    nearest = ndimage.distance_transform_edt(
-        components == 0, sampling=spacing, return_distances=False, return_indices=True
-    )
-    cells: Int[np.ndarray, "*S"] = components[tuple(nearest)]
-    return cells

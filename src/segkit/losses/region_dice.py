@@ -1,0 +1,108 @@
+"""Region Dice: soft Dice of each connected component, averaged by class before the classes are averaged.
+
+    loss = mean over images of (mean over classes c of (mean over components k of class c of (1 - D_k)))
+         + mean over images without a component of (F / V)
+
+D_k is that of `component_scores`, F / V the mean foreground probability of the background, left out for
+`false_positives="none"`. A class with three lesions counts as much as one with a hundred; with one class the loss is
+blob Dice without `batch_dice`. Means over images are taken over all ranks, classes without a component in the image left
+out.
+
+Edge cases: as blob Dice. A component is of one class: given instances that span several count for the class nearest to
+the mean of their labels.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from segkit.losses.component_counts import component_counts
+from segkit.losses.component_scores import (
+    FalsePositives,
+    component_dice,
+    false_alarms,
+    is_scored,
+    mean_of,
+    or_one,
+    regions_for,
+    require_settings,
+    sum_of_means,
+)
+from segkit.losses.loss import Loss
+from segkit.types import Logits, Target
+
+
+def region_dice_loss(
+    logits: Logits,
+    target: Target,
+    *,
+    false_positives: FalsePositives = "voronoi",
+    smooth: float = 1e-5,
+    min_voxels: int = 1,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+) -> Float[Tensor, ""]:
+    """One minus the soft Dice of the components, averaged over components, then classes, then images.
+
+    Args:
+        logits: (B, K, *S).
+        target: With `cells` for `voronoi`, else with `instances`.
+        false_positives: What background is held against a component.
+        smooth: Added to numerator and denominator.
+        min_voxels: Of the smallest component that counts.
+        activation: `softmax` over classes, or `sigmoid` for each class against the rest.
+
+    Returns:
+        Scalar >= 0, float32 (float64 for float64 logits).
+    """
+    counts = component_counts(logits, target, of=regions_for(false_positives), activation=activation)
+    scored = is_scored(counts, min_voxels=min_voxels)
+    missing = 1 - component_dice(counts, scored, false_positives=false_positives, smooth=smooth)
+    index = (counts.classes / or_one(counts.inside.voxels)).round()[:, 1:, None]
+    members = (index == torch.arange(1, logits.shape[1], device=index.device)) & scored[..., None]
+    by_class, occurs = mean_of(missing[..., None].expand(members.shape), members, axis=1), members.any(1)
+    found = (mean_of(by_class, occurs, axis=1), scored.any(1))
+    return sum_of_means(found, false_alarms(counts, scored, false_positives=false_positives))
+
+
+class RegionDiceLoss(Loss):
+    """Soft Dice by connected component and class; see `region_dice_loss`.
+
+    Args:
+        false_positives: What background is held against a component.
+        smooth: Added to numerator and denominator.
+        min_voxels: Of the smallest component that counts.
+        activation: `softmax` over classes, or `sigmoid` for each class against the rest.
+
+    Raises:
+        UsageError: `smooth` is not positive, or `min_voxels` is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        false_positives: FalsePositives = "voronoi",
+        smooth: float = 1e-5,
+        min_voxels: int = 1,
+        activation: Literal["softmax", "sigmoid"] = "softmax",
+    ) -> None:
+        super().__init__()
+        require_settings(smooth=smooth, min_voxels=min_voxels)
+        self.needs = frozenset({regions_for(false_positives)})
+        self.usable_alone = false_positives != "none"
+        self.false_positives: FalsePositives = false_positives
+        self.smooth = smooth
+        self.min_voxels = min_voxels
+        self.activation: Literal["softmax", "sigmoid"] = activation
+
+    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
+        """Scalar >= 0."""
+        return region_dice_loss(
+            logits,
+            target,
+            false_positives=self.false_positives,
+            smooth=self.smooth,
+            min_voxels=self.min_voxels,
+            activation=self.activation,
+        )
