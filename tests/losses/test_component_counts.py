@@ -39,9 +39,7 @@ def formula(logits, target, *, of, activation, regions=N + 1):
     p_y, p_f = (p * truth)[:, 1:].sum(1), p[:, 1:].sum(1)
 
     def total(value, voxels):
-        return torch.stack(
-            [(value * (voxels & (member == k))).flatten(1).sum(1) for k in range(regions)], dim=1
-        )
+        return torch.stack([(value * (voxels & (member == k))).flatten(1).sum(1) for k in range(regions)], dim=1)
 
     inside, outside = label > 0, label == 0
     member = ids * inside if of == "instances" else ids
@@ -93,7 +91,9 @@ def test_sums_over_a_million_voxels_hold_six_digits(activation):
     label[..., :3] = 1
     target = Target(label=label, instances=label, cells=label, num_instances=1)
     exact = flat(formula(logits.double(), target, of="cells", activation=activation, regions=2))
-    for found, expected in zip(flat(component_counts(logits, target, of="cells", activation=activation)), exact, strict=True):
+    for found, expected in zip(
+        flat(component_counts(logits, target, of="cells", activation=activation)), exact, strict=True
+    ):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
 

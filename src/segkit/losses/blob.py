@@ -13,8 +13,8 @@ Modes:
     reference   the published code: their logits are set to 0 and their label to background, so that they enter with
                 p_f = 1 - 1/K and -log p_y = log K (sigmoid: (K - 1)/2 and K log 2). For comparisons.
 
-Edge cases: components with fewer than `min_voxels` voxels in the patch are left out, in both modes as others. Foreground
-without an id counts as another component.
+Edge cases: components with fewer than `min_voxels` voxels in the patch are left out; like foreground without an id they
+are "other components" to the rest.
 
 Reference:
     Kofler et al., blob loss: instance imbalance aware loss functions for semantic segmentation, IPMI 2023.

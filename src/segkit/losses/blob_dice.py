@@ -8,8 +8,8 @@ CC-Dice, made soft. F / V is the mean foreground probability of the background, 
 `batch_dice` over those of the batch at once; both means are taken over all ranks.
 
 Edge cases: components with fewer than `min_voxels` voxels in the patch are neither missed nor found. Where nothing is
-annotated the loss is 0 with a gradient of 0. With `false_positives="none"` foreground everywhere costs nothing: then the
-loss is no loss to use alone.
+annotated the loss is 0 with a gradient of 0. With `false_positives="none"` foreground everywhere costs nothing: that is
+no loss to use alone.
 
 Reference:
     Jaus et al., Every component counts, AAAI 2025 (the metric over cells).

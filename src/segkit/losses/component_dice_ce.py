@@ -3,15 +3,15 @@
     loss = mean over images of (mean over components k of (1 - D_k + C_k))
          + mean over images without a component of (1 - s / (F + s) + C)
 
-D_k is that of `component_scores` over cells; C_k is the mean cross-entropy over the voxels of cell k, F and C the
-foreground probability and the mean cross-entropy over the image: its plain Dice and cross-entropy. Means over images are
-taken over all ranks, so that an image without a component takes nothing from the gradient of one that has some. For
-sigmoid the cross-entropy is a mean over classes too.
+D_k is that of `component_scores` over cells, C_k the mean cross-entropy over the voxels of cell k. F and C are the sum
+of the foreground probability and the mean cross-entropy over the image: its plain Dice and cross-entropy. Both means
+over images are taken over all ranks, so that an image without a component takes nothing from the gradient of one that
+has some. For sigmoid the cross-entropy is a mean over classes too.
 
-Edge cases: components with fewer than `min_voxels` voxels in the patch are left out with their voxels. As the Dice of any
-absent class, that of an image without a component is 1 as F goes to 0, and until then 0 with hardly a gradient: its
-cross-entropy is what teaches. Where nothing is annotated the loss is 0 with a gradient of 0. Logarithms are taken of
-logits: no probability is clamped.
+Edge cases: components with fewer than `min_voxels` voxels in the patch are left out with their voxels. In an image
+without a component the Dice part is close to 1, with hardly a gradient, until F has come down to s: its cross-entropy
+is what teaches. Where nothing is annotated the loss is 0 with a gradient of 0. Logarithms are taken of logits: no
+probability is clamped.
 
 Reference:
     arXiv 2511.17146 (the loss); Jaus et al., Every component counts, AAAI 2025 (the cells). There the Dice of an image

@@ -131,5 +131,8 @@ def require_settings(*, smooth: float, min_voxels: int) -> None:
         )
     if min_voxels < 1:
         raise UsageError(
-            "a component has at least one voxel", where="loss.min_voxels", why=f"found {min_voxels}", mend="loss.min_voxels=1"
+            "a component has at least one voxel",
+            where="loss.min_voxels",
+            why=f"found {min_voxels}",
+            mend="loss.min_voxels=1",
         )

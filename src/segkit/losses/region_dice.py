@@ -4,9 +4,9 @@
          + mean over images without a component of (F / V)
 
 D_k is that of `component_scores`, F / V the mean foreground probability of the background, left out for
-`false_positives="none"`. A class with three lesions counts as much as one with a hundred; with one class the loss is
-blob Dice without `batch_dice`. Means over images are taken over all ranks, classes without a component in the image left
-out.
+`false_positives="none"`. A class with three lesions counts as much as one with a hundred, and a class without any in
+the image not at all; with one class the loss is blob Dice without `batch_dice`. Means over images are taken over all
+ranks.
 
 Edge cases: as blob Dice. A component is of one class: given instances that span several count for the class nearest to
 the mean of their labels.
