@@ -1,5 +1,7 @@
 """Target at the levels of deep supervision: the voxels of nearest-exact, as views where a stride reaches them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -40,6 +42,11 @@ def test_whole_factors_copy_nothing(factors):
         field, view = getattr(here, name), getattr(here.at_level(coarse), name)
         assert view.untyped_storage().data_ptr() == field.untyped_storage().data_ptr()
         assert view.shape[2:] == coarse
+
+
+def test_the_number_of_instances_goes_down_the_levels_and_to_the_device():
+    counted = replace(target((4, 6)), num_instances=7)
+    assert counted.at_level((2, 3)).num_instances == counted.to("cpu").num_instances == 7
 
 
 def test_the_same_grid_is_the_same_target():

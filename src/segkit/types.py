@@ -26,9 +26,10 @@ Logits: TypeAlias = Float[Tensor, "B K *S"]
 ImageArray: TypeAlias = Float[np.ndarray, "C *S"]
 LabelArray: TypeAlias = Int[np.ndarray, "*S"]
 
-
-VOXEL_FIELDS = ("label", "instances", "cells", "weight")
-"""Fields of `Target` that have voxels."""
+ID_FIELDS = ("instances", "cells")
+"""Fields of `Target` that hold instance ids."""
+VOXEL_FIELDS = ("label", *ID_FIELDS, "weight")
+"""Those that have voxels."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,8 @@ class PreparedCase:
         content_hash: sha256 over the contents of the image files.
         annotated: The foreground classes that were annotated in the case, by index; None: all of them. Background of
             the case may hold any other class.
+        instances: (*S) instance ids on the plan's grid, 0 background; None unless the case was prepared with them.
+        cells: (*S) id of the nearest instance, likewise.
     """
 
     case_id: str
@@ -255,6 +258,8 @@ class PreparedCase:
     geometry: Geometry
     content_hash: str
     annotated: frozenset[int] | None = None
+    instances: Int[np.ndarray, "*S"] | None = None
+    cells: Int[np.ndarray, "*S"] | None = None
 
 
 def _nearest_exact(here: Size, there: Size, device: torch.device) -> tuple[tuple[slice, ...], dict[int, Tensor]]:

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,12 @@ def test_outside_the_source_is_background_and_not_valid():
         assert (field[outside] == 0).all()
     assert (placed.image[outside.expand_as(placed.image)] == 0).all()
     assert (placed.image[placed.valid.expand_as(placed.image)] >= 1 - 1e-4).all()  # no blending into the zeros outside
+
+
+def test_the_number_of_instances_stays():
+    batch = coordinate_batch((24, 24))
+    batch = replace(batch, target=replace(batch.target, num_instances=24 * 24))
+    assert place(batch, [SpatialDraw(flips=(True, False), scale=1.1)], (16, 16)).target.num_instances == 24 * 24
 
 
 def test_valid_moves_with_the_label():

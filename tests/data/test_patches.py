@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segkit.data.layouts import discover
-from segkit.data.patches import Collate, PatchDataset, cut_padded, inside_image
+from segkit.data.patches import Collate, PatchDataset, Sample, cut_padded, inside_image
 from segkit.data.sampling import Draw
 from segkit.data.store import Store
 from segkit.errors import DataError
@@ -99,6 +99,26 @@ def test_collate_gives_a_batch_with_what_the_loss_needs(stored):
     assert everything.valid is None  # every voxel lies inside
     bare = Collate(frozenset(), 3, (1.0, 1.0, 2.0))(samples)
     assert bare.target.cells is bare.target.instances is bare.target.spacing is bare.target.labels_present is None
+
+
+def test_ids_are_numbered_anew_within_each_sample():
+    """Ids 3 and 8 lie in the first patch, 8 as a cell alone; 5 in the second: the largest number is 2."""
+    shape = (1, 4)
+    instances = [np.array([[0, 3, 0, 0]]), np.array([[5, 5, 0, 0]])]
+    cells = [np.array([[3, 3, 8, 8]]), np.array([[5, 5, 5, 5]])]
+    common = {"image": np.zeros((1, *shape), np.float32), "label": np.zeros(shape, np.int8)}
+    samples = [
+        Sample(n, "c", {**common, "valid": np.ones(shape, bool), "instances": i, "cells": c})
+        for n, (i, c) in enumerate(zip(instances, cells, strict=True))
+    ]
+    both = Collate(frozenset({"instances", "cells"}), 2, (1.0, 1.0))(samples).target
+    assert both.instances.tolist() == [[[[0, 1, 0, 0]]], [[[1, 1, 0, 0]]]]
+    assert both.cells.tolist() == [[[[1, 1, 2, 2]]], [[[1, 1, 1, 1]]]]
+    assert both.num_instances == 2
+    assert both.cells.dtype == torch.int16
+    alone = Collate(frozenset({"instances"}), 2, (1.0, 1.0))(samples).target
+    assert (alone.num_instances, alone.cells) == (1, None)
+    assert Collate(frozenset(), 2, (1.0, 1.0))(samples).target.num_instances is None
 
 
 def test_valid_is_there_as_soon_as_one_sample_was_padded(stored):

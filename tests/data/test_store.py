@@ -172,6 +172,16 @@ def test_fields_are_kept_when_they_are_needed(store, cases, plan):
     assert {"cells", "instances"} <= rich.names
     assert rich.array("cells").shape == rich.shape
     assert rich.array("cells").min() >= 1
+    assert np.array_equal(rich.load().cells, rich.array("cells"))
+    assert np.array_equal(rich.load().instances, rich.array("instances"))
+    assert plain.load().cells is plain.load().instances is None
+
+
+def test_entries_with_fields_alone_are_made_again_where_fields_change(store, cases, plan, monkeypatch):
+    before = [store.key(cases[0], plan(), kept) for kept in ([], ["cells"])]
+    monkeypatch.setattr("segkit.data.store.fields.FORMAT", 1)
+    after = [store.key(cases[0], plan(), kept) for kept in ([], ["cells"])]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
 
 
 def test_locations_are_voxels_of_their_class(store, cases, plan):

@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
 from segkit.evaluation import EvaluationSettings
+from segkit.losses.blob_dice import BlobDiceLoss
 from segkit.module import schedules
 from segkit.module.segmentation import SegmentationModule
 from segkit.module.validation import whole_image_loss
 from segkit.planning.plan import Normalisation, Plan
-from segkit.types import Batch, Labels, Target
+from segkit.types import Batch, Geometry, Labels, PreparedCase, Target
 
 PLAN = Plan(
     name="tiny",
@@ -134,12 +136,26 @@ def test_whole_image_loss_is_the_configured_loss_of_the_logits(prepared_case) ->
     torch.testing.assert_close(found, expected)
 
 
+def test_whole_image_loss_reads_the_instances_of_the_case(prepared_case) -> None:
+    """Ids of a case may have gaps; they are numbered as those of a patch are."""
+    logits = torch.randn(2, 4, 4)
+    ids = np.array([[0, 5, 0, 9]] * 4)
+    cells = np.array([[5, 5, 5, 9]] * 4)
+    case = replace(prepared_case, instances=ids, cells=cells)
+    label = torch.as_tensor(prepared_case.label.copy())[None, None].long()
+    numbered = {
+        name: torch.from_numpy(np.searchsorted([0, 5, 9], each))[None, None]
+        for name, each in (("instances", ids), ("cells", cells))
+    }
+    for loss in (BlobDiceLoss(), BlobDiceLoss(false_positives="background")):
+        expected = loss(logits[None], Target(label=label, num_instances=2, **numbered))
+        torch.testing.assert_close(whole_image_loss(loss, logits, case, spacing=(1.0, 1.0)), expected)
+    with pytest.raises(ValueError, match="no cells"):
+        whole_image_loss(BlobDiceLoss(), logits, prepared_case, spacing=(1.0, 1.0))
+
+
 @pytest.fixture
 def prepared_case():
-    import numpy as np
-
-    from segkit.types import Geometry, PreparedCase
-
     label = (np.arange(16).reshape(4, 4) % 2).astype(np.int8)
     geometry = Geometry((0, 1), (False, False), (4, 4), (1.0, 1.0), ((0, 4), (0, 4)), "pixel")
     return PreparedCase("c", "g", np.zeros((1, 4, 4), np.float32), None, label, label, None, geometry, "0")

@@ -5,20 +5,23 @@ Computed once a case when it is prepared, cut with the patch and warped with the
 
 import numpy as np
 from jaxtyping import Int
-from scipy import ndimage
 
 from segkit.data.preprocessing import cut
-from segkit.ops.connected_components import connected_components
+from segkit.ops.instances import components_by_class, voronoi_cells
 from segkit.ops.resample import resample_label
 from segkit.planning.rules import separate_axis
-from segkit.types import PreparedCase, Spacing
+from segkit.types import ID_FIELDS, PreparedCase, Spacing
 
-STORED_FIELDS = frozenset({"instances", "cells"})
+STORED_FIELDS = frozenset(ID_FIELDS)
 """Fields of `Target` that are kept in the store."""
+FORMAT = 2
+"""Counts up whenever the same case gives other fields; entries that keep none are not made again."""
 
 
 def instances(prepared: PreparedCase, *, spacing: Spacing) -> Int[np.ndarray, "*S"]:
-    """Instance ids on the plan's grid: the annotated ones, else connected components of the foreground.
+    """Instance ids on the plan's grid, 1 ... n: the annotated ones, else the connected components of each class.
+
+    Annotated instances stay what they are, whether or not they touch; only their numbers may change.
 
     Args:
         prepared: Case with a label.
@@ -30,12 +33,14 @@ def instances(prepared: PreparedCase, *, spacing: Spacing) -> Int[np.ndarray, "*
     if prepared.label is None:
         raise ValueError(f"case {prepared.case_id} has no label")
     if prepared.native_instances is None:
-        ids, _ = connected_components(np.asarray(prepared.label) > 0)
-        return ids.astype(np.int32)
+        return components_by_class(np.asarray(prepared.label))
     geometry = prepared.geometry
     apart = separate_axis(geometry.native_spacing, spacing)
     here = cut(prepared.native_instances, geometry.crop)
-    return resample_label(here, prepared.label.shape, separate_axis=apart).astype(np.int32)
+    ids = resample_label(here, prepared.label.shape, separate_axis=apart)
+    found, numbers = np.unique(np.where(prepared.label > 0, ids, 0), return_inverse=True)
+    first = 0 if found[0] == 0 else 1  # without any background there is no 0 among them
+    return (numbers.reshape(ids.shape) + first).astype(np.int32)
 
 
 def cells(ids: Int[np.ndarray, "*S"], *, spacing: Spacing) -> Int[np.ndarray, "*S"]:
@@ -45,7 +50,4 @@ def cells(ids: Int[np.ndarray, "*S"], *, spacing: Spacing) -> Int[np.ndarray, "*
         ids: Instance ids, 0 background.
         spacing: mm by axis.
     """
-    if not ids.any():
-        return np.zeros_like(ids)
-    nearest = ndimage.distance_transform_edt(ids == 0, sampling=spacing, return_distances=False, return_indices=True)
-    return np.ascontiguousarray(ids[tuple(nearest)])
+    return voronoi_cells(ids, spacing)

@@ -18,7 +18,8 @@ from segkit.data.parallel import die_with_parent
 from segkit.data.sampling import Draw
 from segkit.data.stored_case import StoredCase, unreadable
 from segkit.errors import SegkitError
-from segkit.types import Batch, Size, Spacing, Target
+from segkit.ops.instances import compact
+from segkit.types import ID_FIELDS, Batch, Size, Spacing, Target
 
 Patch: TypeAlias = dict[str, np.ndarray]
 
@@ -130,19 +131,26 @@ class Collate:
     spacing: Spacing
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """Stack the samples. `valid` is None where every voxel of the batch is; labels stay small integers."""
+        """Stack the samples. `valid` is None where every voxel of the batch is; labels stay small integers.
+
+        Ids are numbered anew within each sample, 1 ... n, the same for an instance and its cell; the largest n of the
+        batch goes with the target.
+        """
 
         def stacked(name: str, *, channel: bool = True) -> torch.Tensor:
-            tensor = torch.from_numpy(np.stack([sample.arrays[name] for sample in samples]))
-            return tensor.unsqueeze(1) if channel else tensor
+            return _stacked([sample.arrays[name] for sample in samples], channel=channel)
 
+        numbered = [name for name in ID_FIELDS if name in self.needs]
+        compacted = [compact([sample.arrays[name] for name in numbered]) for sample in samples] if numbered else []
+        ids = {name: _stacked([maps[k] for maps, _ in compacted]) for k, name in enumerate(numbered)}
         valid = stacked("valid")
         target = Target(
             label=stacked("label"),
-            instances=stacked("instances") if "instances" in self.needs else None,
-            cells=stacked("cells") if "cells" in self.needs else None,
+            instances=ids.get("instances"),
+            cells=ids.get("cells"),
             labels_present=self._present(samples) if "labels_present" in self.needs else None,
             spacing=self.spacing if "spacing" in self.needs else None,
+            num_instances=max(count for _, count in compacted) if compacted else None,
         )
         return Batch(
             image=stacked("image", channel=False),
@@ -159,6 +167,11 @@ class Collate:
             for index in range(1, self.num_classes):
                 row[index] = sample.annotated is None or index in sample.annotated
         return present
+
+
+def _stacked(arrays: Sequence[np.ndarray], *, channel: bool = True) -> torch.Tensor:
+    tensor = torch.from_numpy(np.stack(arrays))
+    return tensor.unsqueeze(1) if channel else tensor
 
 
 def begin_worker(worker: int) -> None:

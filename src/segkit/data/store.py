@@ -130,14 +130,13 @@ class Store:
 
     def key(self, case: Case, plan: Plan, kept: Sequence[str] = ()) -> str:
         """Name of the case's entry."""
-        return _digest(
-            {
-                "format": FORMAT,
-                "files": self._file_hashes(case),
-                "preprocessing": plan.preprocessing(),
-                "kept": list(kept),
-            }
-        )
+        parts = {
+            "format": FORMAT,
+            "files": self._file_hashes(case),
+            "preprocessing": plan.preprocessing(),
+            "kept": list(kept),
+        }
+        return _digest(parts | {"fields": fields.FORMAT} if kept else parts)
 
     def content_hash(self, paths: Sequence[Path]) -> str:
         """`preprocessing.content_hash_of`, without reading a file again that has not changed."""

@@ -93,6 +93,8 @@ class StoredCase:
             geometry=self.geometry,
             content_hash=self.content_hash,
             annotated=self.annotated,
+            instances=self.optional("instances"),
+            cells=self.optional("cells"),
         )
 
 

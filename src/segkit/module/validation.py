@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from segkit.evaluation import CaseResult, EvaluationSettings, Summary, evaluate_case, summarise
 from segkit.inference.predictor import ImagePredictor
-from segkit.types import Labels, PreparedCase, Spacing, Target
+from segkit.ops.instances import compact
+from segkit.types import ID_FIELDS, Labels, PreparedCase, Spacing, Target
 
 ScoredCase = tuple[CaseResult, float]
 """The counts of a case, and its `val/loss`."""
@@ -53,10 +54,30 @@ def score_case(
 
 
 def whole_image_loss(loss: nn.Module, logits: Float[Tensor, "K *S"], case: PreparedCase, *, spacing: Spacing) -> Tensor:
-    """The configured loss of the blended logits on the plan's grid: drives only the plateau schedule."""
-    label = torch.from_numpy(np.array(case.label, dtype=np.int64)).to(logits.device)[None, None]
-    value: Tensor = loss(logits[None], Target(label=label, spacing=spacing))
+    """The configured loss of the blended logits on the plan's grid: drives only the plateau schedule.
+
+    Args:
+        loss: Of one level.
+        logits: Of the whole image.
+        case: With its label, and with those of `instances` and `cells` that the loss needs.
+        spacing: Of the grid.
+    """
+    needs: frozenset[str] = getattr(loss, "needs", frozenset())
+    maps = {name: ids for name in ID_FIELDS if name in needs and (ids := getattr(case, name)) is not None}
+    numbered, count = compact(list(maps.values()))
+    target = Target(
+        label=_on(logits.device, np.array(case.label, dtype=np.int64)),
+        spacing=spacing,
+        num_instances=count if maps else None,
+        **{name: _on(logits.device, ids) for name, ids in zip(maps, numbered, strict=True)},
+    )
+    value: Tensor = loss(logits[None], target)
     return value
+
+
+def _on(device: torch.device, array: np.ndarray) -> Tensor:
+    """As a batch of one, with one channel."""
+    return torch.from_numpy(array).to(device)[None, None]
 
 
 def validation_of(scored: Iterable[ScoredCase], labels: Labels, settings: EvaluationSettings) -> Validation:

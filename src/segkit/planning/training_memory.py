@@ -29,7 +29,7 @@ from segkit.metrics.training_dice import sample_counts
 from segkit.networks.checkpointing import Recomputing, checkpoint_stages
 from segkit.planning.live_bytes import CHANNELS_LAST, CUDA_BLOCK, LiveBytes, no_memory
 from segkit.planning.plan import Plan
-from segkit.types import Size, Target
+from segkit.types import ID_FIELDS, Size, Target
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -37,6 +37,8 @@ _GB, _MB = 10**9, 10**6
 _VALUE = 4
 """Bytes of a float32."""
 _TRACED_BATCH = 16
+_INSTANCES = 500
+"""Supposed in a patch: sums over them are small beside maps of the voxels."""
 _MAPS_OF_AUGMENTATION = 3
 """Images that intensity transforms hold beside the one they change."""
 
@@ -262,11 +264,12 @@ def _target(plan: Plan, supervised: nn.Module, place: str) -> Target:
     present = torch.empty(plan.batch_size, plan.num_classes, dtype=torch.bool, device=place)
     return Target(
         label=torch.empty(shape, dtype=torch.int64, device=place),
-        instances=field("instances", torch.int64),
-        cells=field("cells", torch.int64),
+        instances=field("instances", torch.int16),
+        cells=field("cells", torch.int16),
         weight=field("weight", torch.float32),
         labels_present=present if "labels_present" in needs else None,
         spacing=plan.spacing if "spacing" in needs else None,
+        num_instances=_INSTANCES if needs & set(ID_FIELDS) else None,
     )
 
 
