@@ -8,6 +8,7 @@ NAMES = (
     "augmentation",
     "loss",
     "scan",
+    "component_loss",
     "step",
     "loading",
     "epoch",

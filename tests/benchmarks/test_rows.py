@@ -13,11 +13,13 @@ from benchmarks.gpu import parse
 from benchmarks.ours import overrides, planned
 from benchmarks.peers.nnunet import CONFIGURATION, environment, plans, prepare
 from benchmarks.phantoms import SIDE, phantom
-from benchmarks.rows import NAMES, load
+from benchmarks.rows import NAMES, component_loss, load
 from benchmarks.topology import HIPPOCAMPUS, HIPPOCAMPUS_FULL, LARGE, STEP
 
 from segkit.configuration import build_network
 from segkit.data.sample import sample_root
+from segkit.ops.instances import voronoi_cells
+from segkit.types import Target
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +42,19 @@ def test_every_pair_names_contenders_and_ours_is_ours(name, bench):
         assert all(one.startswith("segkit") for one in ours)
         # A second number of workers takes part only where it is not nnU-Net's own.
         assert pair.peer in known or pair.peer == "nnU-Net, 2 workers"
+
+
+@pytest.mark.parametrize("loss", component_loss.LOSSES)
+def test_the_loop_over_components_computes_our_loss(loss):
+    """What is timed against each other is the same number with the same gradient."""
+    label, ids = component_loss.scene(24, 5)
+    assert len(ids.unique()) == 6
+    cells = torch.from_numpy(voronoi_cells(ids[0, 0].numpy(), (1.0, 1.0, 1.0)))[None, None]
+    target = Target(label=label, instances=ids, cells=cells, num_instances=5)
+    logits = torch.randn(1, 2, 24, 24, 24, dtype=torch.float64, requires_grad=True)
+    ours, loop = component_loss._ours(loss)(logits, target), component_loss._loop(loss)(logits, target)
+    torch.testing.assert_close(ours, loop)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (ours, loop)))
 
 
 def test_our_plan_is_the_topology_with_every_case_in_training(bench):
