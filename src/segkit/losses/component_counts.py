@@ -96,7 +96,8 @@ def component_counts(
         largest = int(ids.amax())
     with torch.autocast(logits.device.type, enabled=False):
         made = _ComponentCounts.apply(logits, target.label, ids, largest, of, activation)  # type: ignore[no-untyped-call]
-    (hit, foreground, surprise), (voxels, classes) = (sums.unbind() for sums in made)
+    (hit, foreground, surprise), (voxels, *others) = (sums.unbind() for sums in made)
+    classes = others[0] if others else voxels
     outside, inside = (
         RegionSums(*sums) for sums in zip(foreground.unbind(-1), surprise.unbind(-1), voxels.unbind(-1), strict=True)
     )
@@ -104,7 +105,10 @@ def component_counts(
 
 
 class _ComponentCounts(torch.autograd.Function):
-    """Sums (3, B, R, 2) of what depends on the logits and (2, B, R, 2) of what does not; last axis: y = 0, y > 0."""
+    """Sums (3, B, R, 2) of what depends on the logits and (1 or 2, B, R, 2) of what does not.
+
+    The last axis is y = 0, y > 0. Of two classes y is 1 on all foreground: its sum is the number of voxels, once.
+    """
 
     @staticmethod
     def forward(
@@ -117,7 +121,7 @@ class _ComponentCounts(torch.autograd.Function):
         activation: Activation,
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        total = _wide(logits).new_zeros((5, logits.shape[0], largest + 1, 2))
+        total = _wide(logits).new_zeros((4 if logits.shape[1] == 2 else 5, logits.shape[0], largest + 1, 2))
 
         def count(samples: slice, planes: slice) -> Tensor:
             y = label[samples, :, planes]
@@ -128,8 +132,8 @@ class _ComponentCounts(torch.autograd.Function):
             total[:, samples] += sums
         if logits.device.type in ("cpu", "cuda"):  # the devices that have it; the host does not wait for the answer
             classes = logits.shape[1]
-            torch._assert_async((label < classes).all(), f"a label is none of the {classes} classes of the logits")
-            torch._assert_async((ids <= largest).all(), f"an id is beyond the {largest} that the target counts")
+            torch._assert_async(label.amax() < classes, f"a label is none of the {classes} classes of the logits")
+            torch._assert_async(ids.amax() <= largest, f"an id is beyond the {largest} that the target counts")
         learnt, fixed = total[:3].to(dtype), total[3:].to(dtype)
         ctx.save_for_backward(logits, label, ids)
         ctx.mark_non_differentiable(fixed)
@@ -174,7 +178,7 @@ def _bins(label: Tensor, ids: Tensor, *, largest: int, of: Regions) -> Tensor:
 
 
 def _maps(logits: Tensor, label: Tensor, activation: Activation) -> tuple[Tensor, ...]:
-    """p_y of the foreground, p_f, the surprise and y of each voxel (B, 1, *S)."""
+    """p_y of the foreground, p_f, the surprise, 1 and, of more than two classes, y of each voxel (B, 1, *S)."""
     x = _by_class(logits)
     y = label.to(x.dtype)
     truth = one_hot(y, x.shape[1], dtype=x.dtype)
@@ -185,25 +189,26 @@ def _maps(logits: Tensor, label: Tensor, activation: Activation) -> tuple[Tensor
     else:
         surprise = _sum_of_classes(F.binary_cross_entropy_with_logits(x, truth, reduction="none"))
         p = x.sigmoid()
-    p = p[:, 1:]
-    return _sum_of_classes(truth[:, 1:].mul_(p)), _sum_of_classes(p), surprise, y
+    p, truth = p[:, 1:], truth[:, 1:].mul_(p[:, 1:])
+    one = x.new_ones(1).expand_as(surprise)
+    if p.shape[1] == 1:
+        return truth, p, surprise, one
+    return _sum_of_classes(truth), _sum_of_classes(p), surprise, one, y
 
 
 def _sums_by_bin(maps: tuple[Tensor, ...], bins: Tensor, *, regions: int) -> Tensor:
-    """Sums (5, B, R, 2) of hit, foreground, surprise, voxels and classes."""
+    """Sums (n, B, R, 2) of n maps."""
     samples = len(bins)
     count = 2 * regions * samples
     lanes = max(1, min(_MOST_LANES, _BINS // count))
     voxels = bins.shape[1]
     lane = torch.arange(lanes, dtype=torch.int32, device=bins.device).repeat(-(-voxels // lanes))[:voxels]
-    index = (bins * lanes).add_(lane).flatten()
-    hit, foreground, surprise, classes = maps
-    wide = _wide(hit)
-    sums = wide.new_zeros((5, (count + 1) * lanes))
-    one = wide.new_ones(1).expand(index.shape)
-    for row, values in zip(sums, (hit, foreground, surprise, one, classes), strict=True):
-        row.index_add_(0, index, values.reshape(-1).to(wide.dtype))
-    return sums.view(5, count + 1, lanes)[:, :count].sum(-1).view(5, samples, regions, 2)
+    index = (bins * lanes).add_(lane).flatten().long()
+    wide = _wide(maps[0])
+    sums = wide.new_zeros((len(maps), (count + 1) * lanes))
+    for row, values in zip(sums, maps, strict=True):
+        row.scatter_add_(0, index, values.to(wide.dtype).reshape(-1))
+    return sums.view(len(maps), count + 1, lanes)[:, :count].sum(-1).view(-1, samples, regions, 2)
 
 
 def _gradient(logits: Tensor, label: Tensor, upstream: tuple[Tensor, ...], activation: Activation) -> Tensor:
