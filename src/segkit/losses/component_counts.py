@@ -217,12 +217,11 @@ def _gradient(logits: Tensor, label: Tensor, upstream: tuple[Tensor, ...], activ
     x = _by_class(logits)
     truth = one_hot(label.to(x.dtype), x.shape[1], dtype=x.dtype)
     p = x.softmax(1) if activation == "softmax" else x.sigmoid()
-    g = truth * a
-    g[:, 0] = 0  # what is no foreground is hit by nobody
-    g[:, 1:].add_(b)
-    g.mul_(p)
+    above = (truth[:, 1:] * a).add_(b).mul_(p[:, 1:])
     if activation == "softmax":
-        g.addcmul_(truth, c, value=-1)
+        g = truth * c.neg()
+        g[:, 1:].add_(above)
         return g.addcmul_(p, _sum_of_classes(g), value=-1)
-    g.addcmul_(g, p, value=-1)
-    return g.addcmul_(p.sub_(truth), c)
+    g = truth.sub_(p).mul_(c.neg())
+    g[:, 1:].add_(above.addcmul_(above, p[:, 1:], value=-1))
+    return g
