@@ -174,3 +174,26 @@ def test_the_number_of_threads_does_not_matter(monkeypatch):
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_determinism_can_be_asked_for():
+    logits, target = sample((6, 5, 3), dtype=torch.float32)
+    logits.requires_grad_()
+    plain = value_and_gradient(component_counts(logits, target, of="cells"), logits)
+    torch.use_deterministic_algorithms(True)
+    asked = value_and_gradient(component_counts(logits, target, of="cells"), logits)
+    torch.testing.assert_close(asked, plain, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_counts_the_same_and_to_the_bit_where_determinism_is_asked_for():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    logits, target = sample((40, 40, 40), dtype=torch.float32)
+    expected = value_and_gradient(component_counts(logits.requires_grad_(), target, of="cells"), logits)
+    there, on_gpu = target.to("cuda"), logits.detach().cuda().requires_grad_()
+    torch.use_deterministic_algorithms(True)
+    found = [flat(component_counts(on_gpu, there, of="cells")) for _ in range(2)]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    for ours, theirs in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-6, atol=1e-6)
