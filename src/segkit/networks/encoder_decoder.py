@@ -11,11 +11,51 @@ from segkit.ops.padding import crop, pad_to_size
 from segkit.types import Size
 
 
-class EncoderDecoder(nn.Module):
-    """Runs an encoder and a decoder on images of any size.
+class AnySize(nn.Module):
+    """A network that takes images of any size; a subclass says in `levels` what becomes of a grid that fits it.
 
-    The image is padded by its edge values to the grid that the strides need, and every output is cropped back. The
+    The image is padded by its edge values to the grid that the network needs, and every output is cropped back. The
     logits of level i have round(size / stride of the level) voxels an axis, at least one.
+
+    Args:
+        level_strides: Image voxels to one voxel of each level that has a head, by axis, finest first; may go on below.
+        divisor: What the grid has to be divisible by, by axis.
+        num_heads: Heads.
+        deep_supervision: Whether training returns the logits of all heads.
+    """
+
+    def __init__(self, *, level_strides: Sequence[Size], divisor: Size, num_heads: int, deep_supervision: bool) -> None:
+        super().__init__()
+        self.level_strides = tuple(level_strides)
+        self.divisor = divisor
+        self.num_heads = num_heads
+        self.deep_supervision = deep_supervision
+
+    def forward(self, image: Float[Tensor, "B C *S"]) -> Tensor | list[Tensor]:
+        """Logits (B, K, *S); in training with deep supervision a list of them, finest first."""
+        supervised = self.training and self.deep_supervision
+        size = tuple(image.shape[2:])
+        padded, slices = pad_to_size(image, inner_size(size, self.divisor), mode="replicate")
+        outputs = self.levels(padded, all_heads=supervised)
+        if not supervised:
+            return crop(outputs[0], slices)
+        before = tuple(part.start for part in slices)
+        return [
+            crop(output, level_slices(size, before, stride))
+            for output, stride in zip(outputs, self.level_strides, strict=False)
+        ]
+
+    def levels(self, image: Float[Tensor, "B C *S"], *, all_heads: bool) -> list[Tensor]:
+        """Logits of a grid that `divisor` divides, finest first: of every head, or of the finest alone."""
+        raise NotImplementedError
+
+    def num_parameters(self) -> int:
+        """Learnt numbers."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+
+class EncoderDecoder(AnySize):
+    """An encoder and a decoder on images of any size.
 
     Args:
         encoder: Image to feature maps, finest first.
@@ -28,31 +68,17 @@ class EncoderDecoder(nn.Module):
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, *, strides: Sequence[Size], num_heads: int, deep_supervision: bool
     ) -> None:
-        super().__init__()
+        products = cumulative_strides(strides)
+        super().__init__(
+            level_strides=products, divisor=products[-1], num_heads=num_heads, deep_supervision=deep_supervision
+        )
         self.encoder = encoder
         self.decoder = decoder
-        self.deep_supervision = deep_supervision
-        self.num_heads = num_heads
-        self.level_strides = cumulative_strides(strides)
-        self.divisor: Size = self.level_strides[-1]
 
-    def forward(self, image: Float[Tensor, "B C *S"]) -> Tensor | list[Tensor]:
-        """Logits (B, K, *S); in training with deep supervision a list of them, finest first."""
-        supervised = self.training and self.deep_supervision
-        size = tuple(image.shape[2:])
-        padded, slices = pad_to_size(image, inner_size(size, self.divisor), mode="replicate")
-        outputs: list[Tensor] = self.decoder(self.encoder(padded), all_heads=supervised)
-        if not supervised:
-            return crop(outputs[0], slices)
-        before = tuple(part.start for part in slices)
-        return [
-            crop(output, level_slices(size, before, stride))
-            for output, stride in zip(outputs, self.level_strides, strict=False)
-        ]
-
-    def num_parameters(self) -> int:
-        """Learnt numbers."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+    def levels(self, image: Float[Tensor, "B C *S"], *, all_heads: bool) -> list[Tensor]:
+        """Logits of a grid that `divisor` divides, finest first."""
+        outputs: list[Tensor] = self.decoder(self.encoder(image), all_heads=all_heads)
+        return outputs
 
 
 def inner_size(size: Size, divisor: Size) -> Size:
