@@ -18,6 +18,7 @@ STAGES = {"features": (4, 6, 8), "strides": [(1, 1), (2, 2), (2, 2)], "kernel_si
 NETWORKS = {
     "plain": lambda: UNet(1, 3, **STAGES),
     "attention": lambda: UNet(1, 3, **STAGES, attention=True),
+    "gated and excited": lambda: UNet(1, 3, **STAGES, attention=True, gate="equal_resolution", squeeze_excitation=True),
     "one head": lambda: UNet(1, 3, **STAGES, deep_supervision=False),
     "residual": lambda: ResidualUNet(1, 3, **STAGES, blocks_per_stage=2),
     "nnmamba": lambda: NNMamba(1, 3, **STAGES),

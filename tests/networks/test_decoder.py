@@ -6,7 +6,7 @@ import torch
 from segkit.networks.decoder import UNetDecoder
 
 
-def decoder(heads, attention=False):
+def decoder(heads, gate=None, squeeze_excitation=False):
     return UNetDecoder(
         [2, 3, 4, 5],
         7,
@@ -14,7 +14,8 @@ def decoder(heads, attention=False):
         kernel_sizes=[(3, 3)] * 4,
         convolutions_per_stage=[1, 2, 1],
         num_heads=heads,
-        attention=attention,
+        gate=gate,
+        squeeze_excitation=squeeze_excitation,
     )
 
 
@@ -23,10 +24,11 @@ def maps():
     return [torch.randn(1, c, *s, generator=generator) for c, s in ((2, (8, 8)), (3, (4, 8)), (4, (2, 4)), (5, (1, 2)))]
 
 
-@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("squeeze_excitation", [False, True])
+@pytest.mark.parametrize("gate", [None, "grid", "equal_resolution"])
 @pytest.mark.parametrize("heads", [1, 2, 3])
-def test_heads_are_those_declared_finest_first(heads, attention):
-    outputs = decoder(heads, attention)(maps(), all_heads=True)
+def test_heads_are_those_declared_finest_first(heads, gate, squeeze_excitation):
+    outputs = decoder(heads, gate, squeeze_excitation)(maps(), all_heads=True)
     assert [tuple(o.shape[1:]) for o in outputs] == [(7, 8, 8), (7, 4, 8), (7, 2, 4)][:heads]
 
 

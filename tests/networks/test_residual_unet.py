@@ -42,6 +42,17 @@ def test_names_and_shapes_are_nnunets():
     assert "decoder.stages.0.convs.1.conv.weight" not in shapes
 
 
+def test_squeeze_excitation_weights_each_block_and_each_decoder_stage():
+    plain, weighted = (
+        ResidualUNet(1, 3, features=(4, 8), blocks_per_stage=(1, 2), **topology(2, 2), squeeze_excitation=on)
+        for on in (False, True)
+    )
+    assert weighted.num_parameters() - plain.num_parameters() == sum(3 * c + 1 for c in (4, 8, 8, 4))
+    added = set(weighted.state_dict()) - set(plain.state_dict())
+    assert all("excitation" in name for name in added)
+    assert set(plain.state_dict()) < set(weighted.state_dict())
+
+
 @pytest.mark.parametrize("blocks", [(1, 2, 3), (1, 0)])
 def test_blocks_that_do_not_fit_the_stages_are_refused(blocks):
     with pytest.raises(UsageError, match="blocks_per_stage"):

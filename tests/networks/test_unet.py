@@ -61,6 +61,30 @@ def test_attention_adds_gates_on_every_skip():
     assert len(UNet(1, 3, features=(4, 8, 16), **topology(2, 3)).decoder.gates) == 0
 
 
+def test_gates_and_excitations_add_the_parameters_of_their_formulas():
+    def count(**settings):
+        return UNet(1, 3, features=(4, 8, 16), **topology(2, 3), **settings).num_parameters()
+
+    plain = count()
+    # Skips of 4 and 8 channels, signals of 8 and 16: theta without bias over the stride 2 x 2, phi and psi with one,
+    # W with bias and normalisation.
+    grid = [c * (c // 2) * 4 + (2 * c + 1) * (c // 2) + c // 2 + 1 + c * (c + 1) + 2 * c for c in (4, 8)]
+    assert count(attention=True) - plain == sum(grid)
+    # Skip and upsampled signal both have c channels; three projections without bias, each normalised.
+    equal = [2 * (c * (c // 2) + 2 * (c // 2)) + c // 2 + 2 for c in (4, 8)]
+    assert count(attention=True, gate="equal_resolution") - plain == sum(equal)
+    # One hidden unit after each of three encoder and two decoder stages.
+    assert count(squeeze_excitation=True) - plain == sum(3 * c + 1 for c in (4, 8, 16, 4, 8))
+
+
+def test_a_gate_without_attention_changes_nothing():
+    names = [
+        list(UNet(1, 3, features=(4, 8, 16), **topology(2, 3), gate=gate).state_dict())
+        for gate in ("grid", "equal_resolution")
+    ]
+    assert names[0] == names[1]
+
+
 def test_anisotropic_strides_and_kernels():
     network = UNet(
         1,

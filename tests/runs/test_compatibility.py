@@ -58,6 +58,15 @@ def test_a_run_from_before_a_frozen_key_goes_on_with_its_default_and_with_nothin
             refuse_incompatible(old, new, run_name="r")
 
 
+def test_an_attention_unet_from_before_there_were_two_gates_goes_on_with_the_one_there_was() -> None:
+    old = OLD | {"network": {"_target_": "a.B", "attention": True}}
+    new = OLD | {"network": {"_target_": "a.B", "attention": True, "gate": "grid", "squeeze_excitation": False}}
+    assert refuse_incompatible(old, new, run_name="r") == []
+    other = OLD | {"network": {**new["network"], "gate": "equal_resolution"}}
+    with pytest.raises(UsageError, match=r"network\.gate: 'grid' -> 'equal_resolution'"):
+        refuse_incompatible(old, other, run_name="r")
+
+
 def test_what_came_later_is_frozen_and_has_the_value_of_the_composed_default() -> None:
     config = compose("train", [])
     for key, value in CAME_LATER.items():

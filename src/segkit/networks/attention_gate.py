@@ -1,30 +1,41 @@
-"""The grid attention gate of Attention U-Net: the decoder says where a skip connection is worth reading.
+"""Attention gates of Attention U-Net: the decoder says where a skip connection is worth reading.
+
+The grid gate decides on the grid of the gating signal g, the decoder's next coarser level, onto which theta strides the
+skip x:
 
     a   = sigmoid(psi(ReLU(theta(x) + phi(g))))       on the grid of g
     out = norm(W(x * upsample(a)))                    on the grid of x
 
-x is the skip, g the gating signal from the decoder's next coarser level; theta strides x onto the grid of g.
+The gate at equal resolution decides on the grid of x, from u, the coarser level after its upsampling:
+
+    a   = sigmoid(norm(psi(ReLU(norm(theta(x)) + norm(phi(u))))))
+    out = x * a
 
 Reference:
-    Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas (2018).
+    Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas (2018), for the grid gate. The gate at equal
+    resolution is the form in which MONAI's AttentionUnet and many others have it.
 
 Deviations: instance instead of batch normalisation, as everywhere in this U-Net (a batch of one trains); theta's kernel
-is the plan's stride, so that it meets the grid of g exactly on anisotropic images too; one gate a level.
+is the plan's stride, so that it meets the grid of g exactly on anisotropic images too; one gate a level. At equal
+resolution the 1-voxel convolutions before a normalisation have no bias, which it would cancel.
 """
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segkit.networks.blocks import CONVOLUTION, convolution, instance_norm
+from segkit.networks.blocks import CONVOLUTION, ConvBlock, convolution, instance_norm
 from segkit.networks.rescaling import upsample_linear
+
+Gate: TypeAlias = Literal["grid", "equal_resolution"]
 
 
 class AttentionGate(nn.Module):
-    """Weights a skip connection by an attention map between 0 and 1.
+    """The grid gate. Weights a skip connection by an attention map between 0 and 1.
 
     Args:
         skip_channels: Channels of the skip x.
@@ -53,3 +64,29 @@ class AttentionGate(nn.Module):
         """The attention map on the skip's grid, for use and for pictures."""
         coarse = torch.sigmoid(self.psi(F.relu(self.theta(skip) + self.phi(gate))))
         return upsample_linear(coarse, self.stride)
+
+
+class EqualResolutionGate(nn.Module):
+    """The gate at equal resolution. Weights a skip connection by an attention map between 0 and 1.
+
+    Args:
+        skip_channels: Channels of the skip x.
+        gate_channels: Channels of the upsampled signal u, on the grid of x.
+        dimensions: Spatial axes.
+    """
+
+    def __init__(self, skip_channels: int, gate_channels: int, *, dimensions: int) -> None:
+        super().__init__()
+        inner = max(1, skip_channels // 2)
+        one = (1,) * dimensions
+        self.theta = ConvBlock(skip_channels, inner, kernel_size=one, bias=False, activation=False)
+        self.phi = ConvBlock(gate_channels, inner, kernel_size=one, bias=False, activation=False)
+        self.psi = ConvBlock(inner, 1, kernel_size=one, bias=False, activation=False)
+
+    def forward(self, skip: Float[Tensor, "B C *S"], upsampled: Float[Tensor, "B D *S"]) -> Float[Tensor, "B C *S"]:
+        """The skip, weighted."""
+        return skip * self.attention(skip, upsampled)
+
+    def attention(self, skip: Float[Tensor, "B C *S"], upsampled: Float[Tensor, "B D *S"]) -> Float[Tensor, "B 1 *S"]:
+        """The attention map on the skip's grid, for use and for pictures."""
+        return torch.sigmoid(self.psi(F.relu(self.theta(skip) + self.phi(upsampled))))

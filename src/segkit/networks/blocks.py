@@ -9,12 +9,14 @@ Reference:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from segkit.networks.instance_norm import CHANNELS_LAST, InstanceNorm2d, InstanceNorm3d
+from segkit.networks.squeeze_excitation import SqueezeExcitation
 from segkit.networks.transposed_convolution import TransposedConv2d, TransposedConv3d
 
 NEGATIVE_SLOPE = 0.01
@@ -132,15 +134,23 @@ class BlockMean(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions beside a shortcut: LeakyReLU(norm(conv(block(x))) + shortcut(x)).
 
-    The shortcut averages over the stride and projects by a 1-voxel convolution where the channels change.
+    The shortcut averages over the stride and projects by a 1-voxel convolution where the channels change. With
+    squeeze-and-excitation the channels are weighted before the shortcut is added.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel_size: Sequence[int], stride: Sequence[int]
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        squeeze_excitation: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = ConvBlock(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
         self.conv2 = ConvBlock(out_channels, out_channels, kernel_size=kernel_size, activation=False)
+        self.excitation = SqueezeExcitation(out_channels) if squeeze_excitation else nn.Identity()
         self.nonlin2 = nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)
         shortcut: list[nn.Module] = []
         if any(step > 1 for step in stride):
@@ -152,7 +162,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B D *T"]:
         """(B, C, *S) to (B, D, *S / stride)."""
-        out: Tensor = self.nonlin2(self.conv2(self.conv1(features)) + self.skip(features))
+        out: Tensor = self.nonlin2(self.excitation(self.conv2(self.conv1(features))) + self.skip(features))
         return out
 
 
@@ -160,15 +170,20 @@ class StackedResidualBlocks(nn.Module):
     """`count` residual blocks in a row; the first one carries the stride and the change of channels."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, count: int, kernel_size: Sequence[int], stride: Sequence[int]
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        count: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        squeeze_excitation: bool = False,
     ) -> None:
         super().__init__()
+        block = partial(ResidualBlock, kernel_size=kernel_size, squeeze_excitation=squeeze_excitation)
         one = (1,) * len(kernel_size)
-        first = ResidualBlock(in_channels, out_channels, kernel_size=kernel_size, stride=stride)
-        rest = [
-            ResidualBlock(out_channels, out_channels, kernel_size=kernel_size, stride=one) for _ in range(count - 1)
-        ]
-        self.blocks = nn.Sequential(first, *rest)
+        first = block(in_channels, out_channels, stride=stride)
+        self.blocks = nn.Sequential(first, *(block(out_channels, out_channels, stride=one) for _ in range(count - 1)))
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B D *T"]:
         """(B, C, *S) to (B, D, *S / stride)."""

@@ -6,9 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from segkit.networks.attention_gate import AttentionGate
+from segkit.networks.attention_gate import AttentionGate, EqualResolutionGate, Gate
 from segkit.networks.blocks import StackedConvBlocks, convolution, transposed_convolution
 from segkit.networks.checkpointing import Recomputing
+from segkit.networks.squeeze_excitation import SqueezeExcitation
 from segkit.types import Size
 
 
@@ -26,7 +27,8 @@ class UNetDecoder(Recomputing):
         kernel_sizes: Kernel of each encoder stage and axis.
         convolutions_per_stage: Convolutions of each decoder stage, deepest first.
         num_heads: Levels that get a head, counted from the finest.
-        attention: Whether an attention gate weights each skip.
+        gate: The attention gate that weights each skip; None: skips are read as they are.
+        squeeze_excitation: Whether each stage ends in a weighting of its channels.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class UNetDecoder(Recomputing):
         kernel_sizes: Sequence[Size],
         convolutions_per_stage: Sequence[int],
         num_heads: int,
-        attention: bool = False,
+        gate: Gate | None = None,
+        squeeze_excitation: bool = False,
     ) -> None:
         super().__init__()
+        self.gate = gate
         levels = len(features) - 1
         self.transpconvs, self.stages, self.gates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.excitations = nn.ModuleList()
         # Keyed by stage: the same names whether or not the coarse heads are there.
         self.seg_layers = nn.ModuleDict()
         one = (1,) * len(strides[0])
@@ -51,8 +56,12 @@ class UNetDecoder(Recomputing):
             coarse, fine, stride, kernel = features[skip + 1], features[skip], strides[skip + 1], kernel_sizes[skip]
             self.transpconvs.append(transposed_convolution(coarse, fine, stride=stride))
             self.stages.append(StackedConvBlocks(2 * fine, fine, count=count, kernel_size=kernel))
-            if attention:
+            if gate == "grid":
                 self.gates.append(AttentionGate(fine, coarse, stride=stride))
+            elif gate == "equal_resolution":
+                self.gates.append(EqualResolutionGate(fine, fine, dimensions=len(stride)))
+            if squeeze_excitation:
+                self.excitations.append(SqueezeExcitation(fine))
             if skip < num_heads:
                 self.seg_layers[str(stage)] = convolution(fine, num_classes, kernel_size=one)
 
@@ -74,7 +83,8 @@ class UNetDecoder(Recomputing):
 
     def _level(self, stage: int, features: Tensor, skip: Tensor) -> Tensor:
         """One level up: the coarser level's features, upsampled, beside the skip of this one."""
-        if self.gates:
-            skip = self.gates[stage](skip, features)
-        out: Tensor = self.stages[stage](torch.cat((self.transpconvs[stage](features), skip), 1))
-        return out
+        upsampled = self.transpconvs[stage](features)
+        if self.gate is not None:
+            skip = self.gates[stage](skip, features if self.gate == "grid" else upsampled)
+        out: Tensor = self.stages[stage](torch.cat((upsampled, skip), 1))
+        return self.excitations[stage](out) if self.excitations else out

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from segkit.networks.blocks import StackedConvBlocks, StackedResidualBlocks
 from segkit.networks.checkpointing import Recomputing
+from segkit.networks.squeeze_excitation import SqueezeExcitation
 from segkit.types import Size
 
 
@@ -19,6 +20,7 @@ class PlainEncoder(Recomputing):
         strides: Stride of each stage and axis; the first is 1.
         kernel_sizes: Kernel of each stage and axis.
         convolutions_per_stage: Convolutions of each stage.
+        squeeze_excitation: Whether each stage ends in a weighting of its channels.
     """
 
     def __init__(
@@ -29,13 +31,14 @@ class PlainEncoder(Recomputing):
         strides: Sequence[Size],
         kernel_sizes: Sequence[Size],
         convolutions_per_stage: Sequence[int],
+        squeeze_excitation: bool = False,
     ) -> None:
         super().__init__()
         stages = []
         for width, stride, kernel, count in zip(features, strides, kernel_sizes, convolutions_per_stage, strict=True):
             stage = StackedConvBlocks(in_channels, width, count=count, kernel_size=kernel, stride=stride)
             # Wrapped once more because nnU-Net's stages are: encoder.stages.0.0.convs.0
-            stages.append(nn.Sequential(stage))
+            stages.append(nn.Sequential(stage, *([SqueezeExcitation(width)] if squeeze_excitation else [])))
             in_channels = width
         self.stages = nn.ModuleList(stages)
 
@@ -53,6 +56,7 @@ class ResidualEncoder(Recomputing):
         strides: Stride of each stage and axis; the first is 1.
         kernel_sizes: Kernel of each stage and axis.
         blocks_per_stage: Residual blocks of each stage.
+        squeeze_excitation: Whether each block weights its channels before its shortcut is added.
     """
 
     def __init__(
@@ -63,13 +67,23 @@ class ResidualEncoder(Recomputing):
         strides: Sequence[Size],
         kernel_sizes: Sequence[Size],
         blocks_per_stage: Sequence[int],
+        squeeze_excitation: bool = False,
     ) -> None:
         super().__init__()
         self.stem = StackedConvBlocks(in_channels, features[0], count=1, kernel_size=kernel_sizes[0])
         stages = []
         before = features[0]
         for width, stride, kernel, count in zip(features, strides, kernel_sizes, blocks_per_stage, strict=True):
-            stages.append(StackedResidualBlocks(before, width, count=count, kernel_size=kernel, stride=stride))
+            stages.append(
+                StackedResidualBlocks(
+                    before,
+                    width,
+                    count=count,
+                    kernel_size=kernel,
+                    stride=stride,
+                    squeeze_excitation=squeeze_excitation,
+                )
+            )
             before = width
         self.stages = nn.ModuleList(stages)
 

@@ -10,6 +10,7 @@ Deviations: takes any input size (nnU-Net needs divisible ones); builds only the
 
 from collections.abc import Sequence
 
+from segkit.networks.attention_gate import Gate
 from segkit.networks.blocks import initialise
 from segkit.networks.decoder import UNetDecoder
 from segkit.networks.encoder import ResidualEncoder
@@ -30,7 +31,9 @@ class ResidualUNet(EncoderDecoder):
         decoder_convolutions: Convolutions of each decoder stage.
         deep_supervision: Whether training returns the logits of coarser levels too.
         supervised_levels: Levels with a head, from the finest; None: every decoder level.
-        attention: Whether attention gates weight the skips.
+        attention: Whether attention gates weight the skips (Attention U-Net).
+        gate: Which gate: on the grid of the coarser level, or at the skip's own resolution.
+        squeeze_excitation: Whether channels are weighted, in each residual block and each stage of the decoder.
 
     Raises:
         UsageError: The stages do not fit together.
@@ -50,6 +53,8 @@ class ResidualUNet(EncoderDecoder):
         deep_supervision: bool = True,
         supervised_levels: int | None = None,
         attention: bool = False,
+        gate: Gate = "grid",
+        squeeze_excitation: bool = False,
     ) -> None:
         steps, kernels = check_topology(dimensions, features, strides, kernel_sizes)
         stages = len(features)
@@ -60,6 +65,7 @@ class ResidualUNet(EncoderDecoder):
             strides=steps,
             kernel_sizes=kernels,
             blocks_per_stage=per_stage(blocks_per_stage, stages, name="blocks_per_stage"),
+            squeeze_excitation=squeeze_excitation,
         )
         decoder = UNetDecoder(
             features,
@@ -68,7 +74,8 @@ class ResidualUNet(EncoderDecoder):
             kernel_sizes=kernels,
             convolutions_per_stage=per_stage(decoder_convolutions, stages - 1, name="decoder_convolutions"),
             num_heads=heads,
-            attention=attention,
+            gate=gate if attention else None,
+            squeeze_excitation=squeeze_excitation,
         )
         super().__init__(encoder, decoder, strides=steps, num_heads=heads, deep_supervision=deep_supervision)
         self.apply(initialise)

@@ -1,4 +1,7 @@
-"""The U-Net of nnU-Net: plain convolutions, instance normalisation, deep supervision; attention gates as a switch.
+"""The U-Net of nnU-Net: plain convolutions, instance normalisation, deep supervision.
+
+Attention gates make it Attention U-Net; squeeze-and-excitation is another switch. Both are off by default, and then
+nothing of them is built.
 
 Topology and parameter names are nnU-Net's PlainConvUNet (features, strides and kernels come from the plan).
 
@@ -11,6 +14,7 @@ Deviations: takes any input size (nnU-Net needs divisible ones); builds only the
 
 from collections.abc import Sequence
 
+from segkit.networks.attention_gate import Gate
 from segkit.networks.blocks import initialise
 from segkit.networks.decoder import UNetDecoder
 from segkit.networks.encoder import PlainEncoder
@@ -31,6 +35,8 @@ class UNet(EncoderDecoder):
         deep_supervision: Whether training returns the logits of coarser levels too.
         supervised_levels: Levels with a head, from the finest; None: every decoder level.
         attention: Whether attention gates weight the skips (Attention U-Net).
+        gate: Which gate: on the grid of the coarser level, or at the skip's own resolution.
+        squeeze_excitation: Whether channels are weighted, at the end of each stage.
 
     Raises:
         UsageError: The stages do not fit together.
@@ -49,13 +55,20 @@ class UNet(EncoderDecoder):
         deep_supervision: bool = True,
         supervised_levels: int | None = None,
         attention: bool = False,
+        gate: Gate = "grid",
+        squeeze_excitation: bool = False,
     ) -> None:
         steps, kernels = check_topology(dimensions, features, strides, kernel_sizes)
         stages = len(features)
         heads = count_heads(stages, deep_supervision=deep_supervision, supervised_levels=supervised_levels)
         counts = per_stage(convolutions_per_stage, stages, name="convolutions_per_stage")
         encoder = PlainEncoder(
-            in_channels, features, strides=steps, kernel_sizes=kernels, convolutions_per_stage=counts
+            in_channels,
+            features,
+            strides=steps,
+            kernel_sizes=kernels,
+            convolutions_per_stage=counts,
+            squeeze_excitation=squeeze_excitation,
         )
         decoder = UNetDecoder(
             features,
@@ -64,7 +77,8 @@ class UNet(EncoderDecoder):
             kernel_sizes=kernels,
             convolutions_per_stage=counts[1:],
             num_heads=heads,
-            attention=attention,
+            gate=gate if attention else None,
+            squeeze_excitation=squeeze_excitation,
         )
         super().__init__(encoder, decoder, strides=steps, num_heads=heads, deep_supervision=deep_supervision)
         self.apply(initialise)

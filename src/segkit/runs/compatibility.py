@@ -86,7 +86,13 @@ FREE = (
 )
 """Keys, with all below them, whose new value holds from the next life on."""
 
-CAME_LATER: Mapping[str, Any] = {"data.split.held_out": 0, "privacy": "none", "weights_match": "adapt"}
+CAME_LATER: Mapping[str, Any] = {
+    "data.split.held_out": 0,
+    "privacy": "none",
+    "weights_match": "adapt",
+    "network.gate": "grid",
+    "network.squeeze_excitation": False,
+}
 """Frozen keys that runs of earlier versions lack, and the value that every run had before there was the key."""
 
 _OF_THE_STEP = frozenset(f"segkit.module.schedules.{name}" for name in ("constant", "cosine", "cyclic", "poly"))
