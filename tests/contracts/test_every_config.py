@@ -24,6 +24,7 @@ from segkit.configuration import (
 )
 from segkit.configuration.tree import Tree, read_config_file
 from segkit.configuration.value_types import parse_comment
+from segkit.errors import UsageError
 from segkit.planning.plan import Normalisation, Plan
 from segkit.types import Labels
 
@@ -57,10 +58,10 @@ def plan(dimensions: int) -> Plan:
         normalisation=(Normalisation("zscore"),),
         patch_size=(16,) * dimensions,
         batch_size=2,
-        features=(4, 8),
-        strides=((1,) * dimensions, (2,) * dimensions),
-        kernel_sizes=((3,) * dimensions,) * 2,
-        blocks_per_stage=(1, 1),
+        features=(4, 8, 8),
+        strides=((1,) * dimensions, *((2,) * dimensions,) * 2),
+        kernel_sizes=((3,) * dimensions,) * 3,
+        blocks_per_stage=(1, 1, 1),
         batch_dice=False,
         steps_per_epoch=2,
         max_epochs=1,
@@ -119,6 +120,16 @@ def test_every_network_is_built(choice: str, dimensions: int) -> None:
 
 def test_a_custom_network_gets_what_it_names_of_the_plan() -> None:
     assert build_network(train("network", "custom"), plan(3)).in_channels == 1
+
+
+def test_a_pretrained_encoder_is_read_where_a_run_begins_and_not_where_its_weights_are_restored(tmp_path: Path) -> None:
+    config = train("network", "flexible_unet")
+    config["network"] |= {"encoder_weights": str(tmp_path / "gone.pth"), "decoder_channels": [4] * 5}
+    with pytest.raises(UsageError, match="no such file"):
+        build_network(config, plan(2), trust=True)
+    with pytest.raises(UsageError, match="from a run folder"):
+        build_network(config, plan(2))
+    assert isinstance(build_network(config, plan(2), restored=True), torch.nn.Module)
 
 
 @pytest.mark.parametrize("choice", TREE.names("loss"))

@@ -26,17 +26,29 @@ _PLAN_ARGUMENTS = (
     "blocks_per_stage",
     "patch_size",
     "supervised_levels",
+    "spacing",
 )
+_INITIAL_WEIGHTS = "encoder_weights"
 
 
-def build_network(config: Mapping[str, Any], plan: Plan, *, trust: bool = False) -> nn.Module:
+def build_network(config: Mapping[str, Any], plan: Plan, *, trust: bool = False, restored: bool = False) -> nn.Module:
     """The network, with every value of the plan that its constructor names and the user did not set.
+
+    Args:
+        config: Resolved configuration.
+        plan: The run's plan.
+        trust: Whether any class may be built.
+        restored: Whether a checkpoint's weights will take the place of its own: files of initial weights, which may be
+            gone by now, are then not read.
 
     Raises:
         UsageError: If it cannot be built.
     """
     supplied = {name: getattr(plan, name) for name in _PLAN_ARGUMENTS}
-    network: nn.Module = instantiate(config["network"], where="network", supplied=supplied, trust=trust)
+    node = config["network"]
+    if restored and isinstance(node, Mapping):
+        node = {key: value for key, value in node.items() if key != _INITIAL_WEIGHTS}
+    network: nn.Module = instantiate(node, where="network", supplied=supplied, trust=trust)
     return network
 
 

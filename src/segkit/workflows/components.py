@@ -98,6 +98,7 @@ def build_components(
     snapshots: Sequence[tuple[Snapshot, int]] = (),
     callbacks: Sequence[Callback] = (),
     budget: BudgetWatch | None = None,
+    restored: bool = False,
 ) -> Components:
     """Everything that `Trainer.fit` takes.
 
@@ -112,12 +113,14 @@ def build_components(
         snapshots: (function, every n epochs) to call after an epoch and its checkpoint.
         callbacks: More of the caller's.
         budget: What keeps the training within its seconds.
+        restored: Whether a checkpoint's weights will take the place of the network's first ones.
     """
     if device.kind == "cpu":
         keep_freed_memory()
     # Weights depend on the seed alone, not on what drew random numbers before.
     torch.manual_seed(torch_seed(config["seed"], 0, WEIGHTS_STREAM))
-    network = to_device(build_network(config, plan, trust=True), device.kind, channels_last=plan.channels_last)
+    network = build_network(config, plan, trust=True, restored=restored)
+    to_device(network, device.kind, channels_last=plan.channels_last)
     trainer = config["trainer"]
     if trainer["gradient_checkpointing"]:
         checkpoint_stages(network)

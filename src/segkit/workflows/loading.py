@@ -155,7 +155,7 @@ def load(
     config, plan = stored_config(directory), stored_plan(directory)
     selection = choose_checkpoint(directory, checkpoint, rule=str(config.get("select", "best_if_better")))
     settings = stored_settings(directory, config)
-    network = build_network(config, plan, trust=trust)
+    network = build_network(config, plan, trust=trust, restored=True)
     weights = read_weights(checkpoint_path(directory.checkpoints, selection.entry.step))
     _put(network, weights, where=directory.name)
     device = torch.device(device_facts(accelerator).kind)

@@ -151,7 +151,7 @@ class _Predictions:
             if remedy.rung:
                 config = {**asked.config, "plan": {**asked.config["plan"], "name": remedy.rung}}
                 plan = plan_dataset(self.opened, config, asked.device)
-                network = build_network(asked.config, plan, trust=True)
+                network = build_network(asked.config, plan, trust=True, restored=True)
             memory = asked.answer(plan or self.plan, network=network, recompute=remedy.recompute)
         except (CannotPredict, SegkitError) as error:
             _logger.info("what %s would take is not predicted: %s", remedy.keys, error)

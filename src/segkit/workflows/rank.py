@@ -63,6 +63,7 @@ def run(path: Path, *, callbacks: Sequence[Callback] = ()) -> str:
         loss=loss,
         run=directory,
         max_epochs=life.max_epochs,
+        restored=life.checkpoint is not None,
         snapshots=[(lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every)],
         callbacks=[Whereabouts(place_of(directory, number())), *callbacks],
     )

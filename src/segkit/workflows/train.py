@@ -142,7 +142,7 @@ class _Life:
         uploader = open_copy(config, directory)
         if self.ranks > 1:
             self._require_ranks(plan, callbacks)
-            parts, network = None, build_network(config, plan, trust=True)
+            parts, network = None, build_network(config, plan, trust=True, restored=True)  # to be measured
         else:
             every = config["overlays"]["every_n_epochs"] or 0
             parts = build_components(
@@ -159,6 +159,7 @@ class _Life:
                 ],
                 callbacks=callbacks,
                 budget=self._budget(),
+                restored=self.point is not None,
             )
             network = parts.module.network
         begun: list[str] = []
@@ -256,7 +257,7 @@ class _Life:
             return plan
         loss = build_loss(self.config, plan, trust=True)
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
-        network = build_network(self.config, plan, trust=True)
+        network = build_network(self.config, plan, trust=True, restored=True)  # to be measured
         # A rehearsal is a training: what would not fit is refused before it, not found out by it.
         require_memory(self.config, plan, network, loss=loss, opened=opened, prepared=prepared, device=self.device)
         return measured(
