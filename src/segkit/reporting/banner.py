@@ -26,7 +26,7 @@ class StartFacts:
         patch_size: Voxels.
         batch_size: Patches a step.
         network: Class name.
-        parameters: Number of trainable parameters.
+        described: Its size in words: parameters, operations, receptive field.
         recipe: Losses, optimizer, schedule in a few words.
         epochs: (first epoch to come, last).
         steps_per_epoch: Steps.
@@ -56,7 +56,7 @@ class StartFacts:
     patch_size: Sequence[int]
     batch_size: int
     network: str
-    parameters: int
+    described: str
     recipe: str
     epochs: tuple[int, int]
     steps_per_epoch: int
@@ -85,7 +85,7 @@ def start_banner(facts: StartFacts) -> str:
         ("classes", classes),
         ("plan", f"{facts.plan_name}: spacing {spacing} {facts.unit}, patch {_by(facts.patch_size)}, "
                  f"batch {facts.batch_size}"),
-        ("network", f"{facts.network}, {facts.parameters / 1e6:.2f} M parameters"),
+        ("network", f"{facts.network}, {facts.described}"),
         ("training", f"epochs {facts.epochs[0]} to {facts.epochs[1]} of {facts.steps_per_epoch} steps; {facts.recipe}"),
         ("device", f"{facts.device}, {facts.precision}"),
         ("selection", facts.score),

@@ -10,6 +10,7 @@ from torch import nn
 
 from segkit.data.pipeline import Opened
 from segkit.evaluation import EvaluationSettings
+from segkit.networks.describe import describe
 from segkit.planning.device import DeviceFacts
 from segkit.planning.plan import Plan
 from segkit.reporting.banner import EndFacts, StartFacts, command_line
@@ -71,7 +72,7 @@ def start_facts(
         patch_size=plan.patch_size,
         batch_size=plan.batch_size,
         network=type(network).__name__,
-        parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        described=describe(network, in_channels=plan.in_channels, patch_size=plan.patch_size).text(),
         recipe=", ".join([*chosen, f"rate {config['optimizer'].get('lr') or plan.learning_rate:g}"]),
         epochs=(epochs_done + 1, max_epochs),
         steps_per_epoch=plan.steps_per_epoch,
