@@ -2,13 +2,13 @@
 
 One table, so that a rung is tuned in one place. A rung and a fingerprint give the same network and batch on
 any machine; the device only decides which rung `auto` means. Learning rates belong to AdamW, except on the
-rung `nnunet`, whose rate belongs to SGD with Nesterov momentum 0.99.
+rungs of nnU-Net, whose rate belongs to SGD with Nesterov momentum 0.99.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from segkit.errors import UsageError
 from segkit.planning.device import DeviceFacts
@@ -48,6 +48,10 @@ class Rung:
         """The budget for 2 or 3 spatial axes."""
         return self.volumes if dimensions == 3 else self.pictures
 
+
+_NNUNET_SCHEDULE: Mapping[str, Any] = MappingProxyType(
+    {"blocks": RESIDUAL_BLOCKS, "steps_per_epoch": 250, "max_epochs": 1000, "learning_rate": 1e-2}
+)
 
 LADDER: Mapping[str, Rung] = MappingProxyType(
     {
@@ -99,10 +103,27 @@ LADDER: Mapping[str, Rung] = MappingProxyType(
             purpose="nnU-Net's default, rule for rule",
             volumes=Budget(32, 320, 560e6, 2),
             pictures=Budget(32, 512, 85e6, 12),
-            blocks=RESIDUAL_BLOCKS,
-            steps_per_epoch=250,
-            max_epochs=1000,
-            learning_rate=1e-2,
+            **_NNUNET_SCHEDULE,
+        ),
+        # nnU-Net's three presets of the residual encoder. They differ in patch and batch, not in the network's rules:
+        # features and blocks of a stage are the same, and a larger patch has more stages where it can be halved again.
+        "resenc_m": Rung(
+            purpose="nnU-Net's ResEnc M, one GPU with 8 GB (network=residual_unet)",
+            volumes=Budget(32, 320, 680e6, 2, encoder="residual", dataset_share=1.0),
+            pictures=Budget(32, 512, 135e6, 12, encoder="residual", dataset_share=1.0),
+            **_NNUNET_SCHEDULE,
+        ),
+        "resenc_l": Rung(
+            purpose="nnU-Net's ResEnc L, one GPU with 24 GB (network=residual_unet)",
+            volumes=Budget(32, 320, 2100e6, 2, encoder="residual", dataset_share=1.0),
+            pictures=Budget(32, 512, 380e6, 12, encoder="residual", dataset_share=1.0),
+            **_NNUNET_SCHEDULE,
+        ),
+        "resenc_xl": Rung(
+            purpose="nnU-Net's ResEnc XL, one GPU with 40 GB (network=residual_unet)",
+            volumes=Budget(32, 320, 3600e6, 2, encoder="residual", dataset_share=1.0),
+            pictures=Budget(32, 512, 560e6, 12, encoder="residual", dataset_share=1.0),
+            **_NNUNET_SCHEDULE,
         ),
     }
 )

@@ -13,6 +13,8 @@ from segkit.types import Labels, Size, Spacing
 Scheme: TypeAlias = Literal["zscore", "ct", "none"]
 Precision: TypeAlias = Literal["bf16-mixed", "16-mixed", "32-true"]
 
+NNUNET_RUNGS = frozenset({"nnunet", "resenc_m", "resenc_l", "resenc_xl"})
+"""Rungs that follow nnU-Net to the digit, its coarsest level without supervision included."""
 _ADDED = frozenset({"num_classes", "max_steps"})
 """Written for readers; they follow from the fields."""
 
@@ -110,7 +112,7 @@ class Plan:
     @property
     def supervised_levels(self) -> int | None:
         """Decoder levels with a supervision head; None for all. nnU-Net gives its coarsest head no weight."""
-        return max(1, len(self.features) - 2) if self.name == "nnunet" else None
+        return max(1, len(self.features) - 2) if self.name in NNUNET_RUNGS else None
 
     @property
     def masked(self) -> bool:

@@ -19,7 +19,8 @@ Stage: TypeAlias = Literal["training", "validation", "loading"]
 
 _VALIDATION_FRAMES = frozenset({"validation_step", "evaluate_case"})
 _RUNGS = ("tiny", "small", "base", "large")
-_AS_BASE = {"nnunet": "base"}
+_AS_ON_THE_LADDER = {"nnunet": "base", "resenc_m": "base", "resenc_l": "large", "resenc_xl": "large"}
+"""Rungs that need about as much as one of these or more."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def mend_text(found: Sequence[Remedy], *, device: str, predicted: Predicted | No
 
 def _smaller_rung(name: str) -> str | None:
     """The next rung down the ladder."""
-    name = _AS_BASE.get(name, name)
+    name = _AS_ON_THE_LADDER.get(name, name)
     rungs = [rung for rung in _RUNGS if rung in LADDER]
     place = rungs.index(name) if name in rungs else 0
     return rungs[place - 1] if place > 0 else None
