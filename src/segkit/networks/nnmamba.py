@@ -36,11 +36,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segkit.errors import UsageError
-from segkit.networks.attention_gate import upsample_linear
 from segkit.networks.blocks import NEGATIVE_SLOPE, ConvBlock, StackedConvBlocks, convolution, initialise
 from segkit.networks.checkpointing import Recomputing
 from segkit.networks.encoder_decoder import EncoderDecoder, check_topology, count_heads
 from segkit.networks.mamba import Mamba
+from segkit.networks.rescaling import upsample_linear
 from segkit.types import Size
 
 Direction: TypeAlias = Literal["forward", "channels", "backward", "channels_backward"]
