@@ -12,9 +12,14 @@ class Loss(nn.Module):
 
     Attributes:
         needs: Optional fields of `Target` that the loss reads.
+        usable_alone: False where some wrong answer (nothing anywhere, foreground everywhere) costs no more than the
+            truth: such a loss guides a training only as a term of a sum.
+        waits: Whether the host waits for the device, once a call or more, as where a part is computed on the host.
     """
 
     needs: frozenset[str] = frozenset()
+    usable_alone: bool = True
+    waits: bool = False
 
     def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
         """Scalar to minimise."""
