@@ -38,6 +38,8 @@ class DeepSupervision(Loss):
         super().__init__()
         self.loss = loss
         self.needs = frozenset(getattr(loss, "needs", frozenset()))
+        self.usable_alone = bool(getattr(loss, "usable_alone", True))
+        self.waits = bool(getattr(loss, "waits", False))
 
     def forward(self, logits: Tensor | list[Tensor], target: Target) -> Float[Tensor, ""]:
         """Scalar to minimise.

@@ -14,16 +14,26 @@ class Loss(nn.Module):
         needs: Optional fields of `Target` that the loss reads.
         usable_alone: False where some wrong answer (nothing anywhere, foreground everywhere) costs no more than the
             truth: such a loss guides a training only as a term of a sum.
+        epoch: Epoch that training is in, from 0; set by the module that trains, also after a resume. What changes with
+            it is a pure function of it.
         waits: Whether the host waits for the device, once a call or more, as where a part is computed on the host.
     """
 
     needs: frozenset[str] = frozenset()
     usable_alone: bool = True
     waits: bool = False
+    epoch: int = 0
 
     def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
         """Scalar to minimise."""
         raise NotImplementedError
+
+
+def set_epoch(loss: nn.Module, epoch: int) -> None:
+    """Tell a loss, and those it is made of, which epoch training is in."""
+    for each in loss.modules():
+        if isinstance(each, Loss):
+            each.epoch = epoch
 
 
 def full_precision(logits: Logits) -> Logits:

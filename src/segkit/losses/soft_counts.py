@@ -77,6 +77,11 @@ class CountsLoss(Loss):
 
     activation: Activation
 
+    @property
+    def shares_counts(self) -> bool:
+        """Whether soft counts are all it reads; one with a forward of its own may do more than count."""
+        return type(self).forward is CountsLoss.forward
+
     def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """The loss of a batch with these counts."""
         raise NotImplementedError
