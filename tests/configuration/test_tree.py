@@ -56,6 +56,22 @@ def test_a_key_set_again_keeps_its_first_comment(folder):
     assert "net.list" in leaves
 
 
+def test_a_choice_below_a_section_brings_its_keys_there(folder):
+    (folder / "net" / "two.yaml").write_text(
+        "defaults: [small@parts.left, _self_]\nparts:\n  left:\n    width: 2  # Thin.\n"
+    )
+    tree = Tree((folder,))
+    leaves = tree.leaves("main", {"net": "two", "net@net.parts.right": "small"})
+    assert [key for key in leaves if key.startswith("net.")] == [
+        "net.parts.left.width",
+        "net.parts.left.list",
+        "net.parts.right.width",
+        "net.parts.right.list",
+    ]
+    assert leaves["net.parts.left.width"].default == "2"
+    assert leaves["net.parts.left.width"].comment.type.text == "int >= 1"
+
+
 def test_the_first_folder_wins_and_all_offer_choices(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "net").mkdir()

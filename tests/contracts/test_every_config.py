@@ -78,6 +78,8 @@ def train(group: str, choice: str) -> dict[str, Any]:
     if choice == "custom":
         words.append(f"{group}._target_={CUSTOM[group]}")
         words += [f"{group}.args.kernel_size=3", f"{group}.args.out_channels=3"] if group == "network" else []
+    if (group, choice) == ("loss", "sum"):
+        words += ["loss@loss.terms.a=dice", "loss@loss.terms.b=focal", "loss.weights={a: 1, b: 1}"]
     return compose("train", words)
 
 

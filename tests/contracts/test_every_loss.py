@@ -2,7 +2,11 @@
 
 import copy
 import inspect
+import itertools
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +262,61 @@ def test_survives_pickling_and_the_checkpoint(loss):
 def test_is_a_loss_of_ours(loss):
     assert isinstance(loss, Loss)
     assert isinstance(loss, nn.Module)
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory):
+    """{name: (gradient of one process for the whole batch, mean over two ranks of the gradient for half of it)}.
+
+    All losses in one pair of processes, with Dice over samples and over the batch. The last sample has no foreground.
+    """
+    folder, label = tmp_path_factory.mktemp("ranks"), random_label((6, 5, 4), batch=4)
+    label[3] = 0
+    cases, whole = {}, {}
+    for name, batch_dice in itertools.product(NAMES, (False, True)):
+        made = instantiate(
+            CONFIGS[name], where="loss", supplied={"num_classes": K, "dimensions": 3, "batch_dice": batch_dice}
+        )
+        logits = random_logits((6, 5, 4), batch=4).requires_grad_()
+        cases[name, batch_dice] = (made, logits.detach(), make_target(label, made))
+        made(logits, cases[name, batch_dice][2]).backward()
+        whole[name, batch_dice] = logits.grad
+    torch.save(cases, folder / "cases.pt")
+    command = [sys.executable, str(Path(__file__).with_name("loss_on_a_rank.py"))]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in (0, 1)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    halves = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return {key: (whole[key], torch.cat([half[key] for half in halves]) / 2) for key in cases}
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_learn_what_one_process_does(on_two_ranks, name, batch_dice):
+    alone, averaged = on_two_ranks[name, batch_dice]
+    torch.testing.assert_close(averaged, alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
+
+
+@pytest.mark.slow
+def test_compiles(loss):
+    target = make_target(random_label((6, 5, 4)), loss)
+    if loss.waits:
+        pytest.skip("the loss computes on the host")
+    gradients = []
+    for function in (loss, torch.compile(loss)):
+        logits = random_logits((6, 5, 4)).requires_grad_()
+        function(logits, target).backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_sum_file_takes_any_of_them_by_name():
+    """Each file as the second term beside dice_ce, its keys typed below the name."""
+    for name in NAMES:
+        words = ["loss=sum", "loss@loss.terms.main=dice_ce", f"loss@loss.terms.more={name}"]
+        config = compose("train", [*words, "loss.weights.main=1", "loss.weights.more=0.5"])["loss"]
+        assert config["terms"] == {"main": CONFIGS["dice_ce"], "more": CONFIGS[name]}
+        label = random_label((6, 5))
+        made, main, more = build(config), build(CONFIGS["dice_ce"]), build(CONFIGS[name])
+        logits, target = random_logits((6, 5)), make_target(label, made)
+        torch.testing.assert_close(made(logits, target), main(logits, target) + 0.5 * more(logits, target))

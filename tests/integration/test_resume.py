@@ -33,6 +33,19 @@ def test_stopped_after_a_step(run_config, end_state, assert_bitwise_equal, stop_
         assert_bitwise_equal(expected, end_state(resumed))
 
 
+def test_weights_of_the_loss_go_on_with_the_epoch(run_config, end_state, assert_bitwise_equal, stop_after):
+    """Stopped within the first epoch, within its validation, within the second: the weights are those of the epoch."""
+    overrides = ("loss.schedule={dice: {0: 4.0, 1: 0.0}, ce: {0: 0.0, 1: 3.0}}",)
+    expected = end_state(run(run_config("whole", *overrides)).directory.path)
+    other = end_state(run(run_config("constant", overrides[0].replace("1: 0.0", "1: 4.0"))).directory.path)
+    assert other["metrics"] != expected["metrics"], "the schedule does nothing"
+    for step in (1, 3, 4):
+        config = run_config(f"stopped-{step}", *overrides)
+        with pytest.raises(Preempted):
+            run(config, callbacks=[stop_after(step)])
+        assert_bitwise_equal(expected, end_state(run(config).directory.path))
+
+
 def test_a_finished_run_trains_nothing_more_and_says_so(run_config, end_state, assert_bitwise_equal, capsys):
     config = run_config("done")
     before = end_state(run(config).directory.path)

@@ -20,7 +20,7 @@ def sample(shape, num_classes=3, batch=2, ignored=0.0, seed=0, dtype=torch.float
     return logits, label
 
 
-def slow_dice(logits, label, *, batch_dice, include_background, smooth, activation):
+def slow_dice(logits, label, *, batch_dice, include_background, smooth, activation, squared=False):
     """The formula, voxel by voxel."""
     logits, label = logits.double().numpy(), label.numpy()[:, 0]
     e = np.exp(logits - logits.max(1, keepdims=True))
@@ -36,7 +36,7 @@ def slow_dice(logits, label, *, batch_dice, include_background, smooth, activati
                         continue
                     truth = float(label[(b, *voxel)] == k)
                     intersection += probability[(b, k, *voxel)] * truth
-                    predicted += probability[(b, k, *voxel)]
+                    predicted += probability[(b, k, *voxel)] ** (2 if squared else 1)
                     reference += truth
             scores.append((2 * intersection + smooth) / (predicted + reference + smooth))
     return 1 - np.mean(scores)
@@ -46,8 +46,10 @@ def slow_dice(logits, label, *, batch_dice, include_background, smooth, activati
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("include_background", [False, True])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_equals_the_formula(shape, batch_dice, include_background, activation):
+@pytest.mark.parametrize("squared", [False, True])
+def test_equals_the_formula(shape, batch_dice, include_background, activation, squared):
     settings = {"batch_dice": batch_dice, "include_background": include_background, "activation": activation}
+    settings["squared"] = squared
     for ignored in (0.0, 0.3):
         logits, label = sample(shape, ignored=ignored)
         found = soft_dice_loss(logits, label, smooth=0.5, **settings)
@@ -57,11 +59,13 @@ def test_equals_the_formula(shape, batch_dice, include_background, activation):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("include_background", [False, True])
-def test_value_and_gradient_equal_monai(shape, batch_dice, include_background):
+@pytest.mark.parametrize("squared", [False, True])
+def test_value_and_gradient_equal_monai(shape, batch_dice, include_background, squared):
     logits, label = sample(shape, dtype=torch.float64)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    monai = MonaiDice(to_onehot_y=True, softmax=True, batch=batch_dice, include_background=include_background)
-    loss = soft_dice_loss(ours, label, batch_dice=batch_dice, include_background=include_background)
+    settings = {"include_background": include_background}
+    monai = MonaiDice(to_onehot_y=True, softmax=True, batch=batch_dice, squared_pred=squared, **settings)
+    loss = soft_dice_loss(ours, label, batch_dice=batch_dice, squared=squared, **settings)
     expected = monai(theirs, label)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-9)
     loss.backward()
@@ -105,10 +109,11 @@ def test_an_absent_class_scores_one_only_as_its_probability_vanishes():
     assert losses[2] < 1e-6
 
 
-def test_everything_ignored_is_zero_with_a_zero_gradient():
+@pytest.mark.parametrize("squared", [False, True])
+def test_everything_ignored_is_zero_with_a_zero_gradient(squared):
     logits, label = sample((5, 5))
     logits.requires_grad_()
-    loss = soft_dice_loss(logits, torch.full_like(label, -1))
+    loss = soft_dice_loss(logits, torch.full_like(label, -1), squared=squared)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.count_nonzero() == 0
@@ -116,6 +121,7 @@ def test_everything_ignored_is_zero_with_a_zero_gradient():
 
 def test_the_module_passes_its_settings_on():
     settings = {"batch_dice": True, "include_background": True, "smooth": 1.0, "activation": "sigmoid"}
+    settings["squared"] = True
     logits, label = sample((5, 5))
     assert DiceLoss(**settings)(logits, Target(label=label)) == soft_dice_loss(logits, label, **settings)
     assert DiceLoss()(logits, Target(label=label)) == soft_dice_loss(logits, label)

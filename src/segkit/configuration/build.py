@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from segkit.augmentation.recipe import Recipe
 from segkit.configuration.instantiate import TARGET, instantiate, locate, make_factory
+from segkit.errors import UsageError
 from segkit.module.fused import fusible, prepared
 from segkit.planning.plan import Plan
 
@@ -56,10 +57,18 @@ def build_loss(config: Mapping[str, Any], plan: Plan, *, trust: bool = False) ->
     """The loss of one level of logits; deep supervision is laid round it by the module that trains.
 
     Raises:
-        UsageError: If it cannot be built.
+        UsageError: If it cannot be built, or says that it is none to use alone.
     """
     supplied = {"num_classes": plan.num_classes, "dimensions": plan.dimensions, "batch_dice": plan.batch_dice}
     loss: nn.Module = instantiate(config["loss"], where="loss", supplied=supplied, trust=trust)
+    if not getattr(loss, "usable_alone", True):
+        raise UsageError(
+            "this loss cannot train a network alone",
+            where="loss",
+            why="some wrong answer, such as foreground everywhere or nothing anywhere, costs no more than the truth",
+            mend="put it beside one that can: loss=sum loss@loss.terms.main=dice_ce loss@loss.terms.other=NAME "
+            "loss.weights.main=1 loss.weights.other=1",
+        )
     return loss
 
 

@@ -68,7 +68,7 @@ def check_form(overrides: Sequence[Override]) -> tuple[list[Override], list[Prob
         else:
             problems.append(problem)
         if override.raw is not None:
-            seen.setdefault(override.key, override.text)
+            seen.setdefault(override.place, override.text)
     return good, problems
 
 
@@ -78,17 +78,28 @@ def _form(override: Override, seen: Mapping[str, str]) -> Problem | None:
         return Problem(text, "not of the form key=value", "A run folder is given as run=FOLDER." if "/" in text else "")
     if not key or not all(part.isidentifier() for part in key.replace("/", ".").split(".")):
         return Problem(text, "malformed key")
-    if override.package:
-        return Problem(text, "a group has one place in the configuration, @ moves it nowhere", key=key)
-    if key in seen:
-        return Problem(text, f"{key} is set twice, first by {seen[key]}", "Keep one of them.", key)
+    if "@" in text.partition("=")[0] and not _goes_inside(override):
+        why = "a group has one place in the configuration, and @ puts a further file of it below that place"
+        return Problem(text, why, f"It has the form {key}@{key}.SECTION.NAME=CHOICE.", key)
+    if override.place in seen:
+        where = override.place
+        return Problem(text, f"{where} is set twice, first by {seen[where]}", "Keep one of them.", key)
     return None
+
+
+def _goes_inside(override: Override) -> bool:
+    """Whether the file of a group is to go below that group: `loss@loss.terms.main`."""
+    parts = override.package.split(".")
+    return len(parts) > 1 and parts[0] == override.key and all(part.isidentifier() for part in parts)
 
 
 def check_groups(
     overrides: Sequence[Override], tree: Tree, defaults: Mapping[str, str | None], *, multirun: bool
 ) -> tuple[list[Setting], list[Problem]]:
-    """Check the overrides that choose from a group; only a group that is empty by default may be left empty."""
+    """Check the overrides that choose from a group, for the group itself or for a place below it.
+
+    Only a group that is empty by default may be left empty.
+    """
     good: list[Setting] = []
     problems: list[Problem] = []
     for override in overrides:
@@ -96,20 +107,20 @@ def check_groups(
             continue
         names = tree.names(override.key)
         values = (override.raw,) if override.is_malformed else override.values
-        may_be_empty = defaults[override.key] is None
+        may_be_empty = defaults[override.key] is None and not override.package
         wrong = [value for value in values if value not in names and not (value is None and may_be_empty)]
         if wrong:
             problems.append(_unknown_choice(override, _as_typed(wrong[0]), names, tree))
         elif override.is_sweep and not multirun:
             problems.append(_sweep(override))
         else:
-            good.append(Setting(override.key, tuple("null" if value is None else value for value in values)))
+            good.append(Setting(override.place, tuple("null" if value is None else value for value in values)))
     return good, problems
 
 
 def _unknown_choice(override: Override, word: str, names: Sequence[str], tree: Tree) -> Problem:
     near = nearest_word(word, names)
-    hint = f"Did you mean {override.key}={near}?" if near else ""
+    hint = f"Did you mean {override.place}={near}?" if near else ""
     roots = {leaf.key for name in names for leaf in tree.leaves("", {override.key: name}).values()}
     if "/" in word and f"{override.key}.root" in roots:
         hint = f"Did you mean {override.key}.root={word}?"
@@ -136,6 +147,8 @@ def check_values(
 def _judge(override: Override, schema: Schema, multirun: bool) -> Setting | Problem:
     key = override.key
     leaf = schema.leaves.get(key)
+    if override.package:
+        return Problem(override.text, f"there is no group {key}", key=key)
     if override.prefix:
         return _prefixed(override, schema)
     if leaf is None and schema.is_open(key):

@@ -107,7 +107,7 @@ def check(
     defaults = tree.choices(name, {})
     chosen, wrong_groups = check_groups(good, tree, defaults, multirun=multirun)
     try:
-        base, choices = _compose_files(name, [f"{group.key}={group.values[0]}" for group in chosen], tree.roots)
+        base, choices = _compose_files(name, [_to_hydra(group) for group in chosen], tree.roots)
     except (HydraException, OmegaConfBaseException) as error:
         files = Problem(f"{name}.yaml", f"its files cannot be composed: {error}")
         raise usage_error(verb, [*problems, *wrong_groups, files]) from error
@@ -132,6 +132,11 @@ def _search_order(name: str, folders: Sequence[Path]) -> tuple[Path, ...]:
         where = ", ".join(map(str, folders))
         raise UsageError(f"there is no configuration file {name}.yaml", where=where, mend="see --config-name")
     return (having[0], *(folder for folder in folders if folder != having[0]))
+
+
+def _to_hydra(group: Setting) -> str:
+    """The choice in Hydra's words: a file below its group is one more, which Hydra wants added."""
+    return f"{'+' if '@' in group.key else ''}{group.key}={group.values[0]}"
 
 
 def _is_hydras(key: str, multirun: bool) -> bool:
@@ -184,8 +189,10 @@ def _apply(
 
 
 def _keys(base: Mapping[str, Any], typed: Mapping[str, Leaf]) -> list[str]:
-    """Dotted keys of the leaves; a key of type dict is one leaf."""
-    stops = tuple(key for key, leaf in typed.items() if leaf.is_open)
+    """Dotted keys of the leaves; a key of type dict is one leaf, unless files have put typed keys below it."""
+    stops = tuple(
+        key for key, leaf in typed.items() if leaf.is_open and not any(other.startswith(f"{key}.") for other in typed)
+    )
     return [key for key, _ in _walk(base, stops)]
 
 

@@ -46,7 +46,7 @@ def multirun(verb: str, request: Request) -> ExitCode:
         raise usage_error(verb, found)
     named = {setting.key: setting.values[0] for setting in checked.settings}
     sweep = named.get("run_name") or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
-    swept = [override.key for override in read_overrides(request.overrides) if override.is_sweep]
+    swept = [override.place for override in read_overrides(request.overrides) if override.is_sweep]
     opened = {setting.key for setting in checked.settings if setting.below_open}
     codes: list[ExitCode] = []
 
@@ -68,12 +68,18 @@ def multirun(verb: str, request: Request) -> ExitCode:
         return getattr(result, "score", None)
 
     folder = Path(named.get("paths.runs", "runs")) / sweep
-    arguments = [f"++{text}" if text.partition("=")[0] in opened else text for text in request.overrides]
+    arguments = [_to_hydra(text, opened) for text in request.overrides]
     search = [word for path in request.config_dirs for word in ("--config-dir", str(path))]
     _run_hydra(job, request.config_name or verb, [*search, *_QUIET, f"hydra.sweep.dir='{folder}'", *arguments])
     if ExitCode.PREEMPTED in codes:
         return ExitCode.PREEMPTED
     return codes[0] if codes else ExitCode.DONE
+
+
+def _to_hydra(text: str, opened: set[str]) -> str:
+    """A checked override in Hydra's words: it wants to be told what its files do not hold."""
+    key = text.partition("=")[0]
+    return f"++{text}" if key in opened else f"+{text}" if "@" in key else text
 
 
 def job_name(sweep: str, number: int, words: list[str], swept: list[str]) -> str:

@@ -17,7 +17,7 @@ class Override:
         text: As typed.
         prefix: `+`, `++` or `~` where the user typed one.
         key: Dotted key, or name of a group.
-        package: What follows an `@` in the key.
+        package: What follows an `@` in the key: where a file of the group goes.
         raw: The value as typed; None where there was no `=`.
         values: The value; under a sweep all of them.
         is_sweep: Whether Hydra reads more than one value in it.
@@ -32,6 +32,11 @@ class Override:
     values: tuple[Any, ...] = ()
     is_sweep: bool = False
     is_malformed: bool = False
+
+    @property
+    def place(self) -> str:
+        """What is set: the key, or the group and where its file goes, `loss@loss.terms.main`."""
+        return f"{self.key}@{self.package}" if self.package else self.key
 
     @property
     def is_interpolated(self) -> bool:

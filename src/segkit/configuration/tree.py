@@ -57,7 +57,7 @@ class ConfigFile:
     Args:
         header: The comment at its top.
         is_global: Whether its keys are those of the root (`@package _global_`) instead of its group's.
-        includes: Other choices of the same group that it starts from.
+        includes: Other choices of the same group that it starts from, `choice@section` where one goes below a section.
         choices: The choice it makes by default in each group; None where it makes none.
         overrides: The choices it changes.
         leaves: Its keys, relative to its package.
@@ -111,13 +111,15 @@ class Tree:
     def leaves(self, name: str, choices: Mapping[str, str | None]) -> dict[str, Leaf]:
         """Every key of the file `name` with these choices, in the order of the files.
 
+        A choice belongs to a group, or to a place below one: `loss@loss.terms.main`.
         A key that a later file sets again keeps the comment of the file that introduced it.
         """
         result: dict[str, Leaf] = {}
         for leaf in self._file_leaves(name, ""):
             result[leaf.key] = leaf
-        for group, choice in choices.items():
-            for leaf in self._file_leaves(f"{group}/{choice}", group) if choice else ():
+        for place, choice in choices.items():
+            group, _, package = place.partition("@")
+            for leaf in self._file_leaves(f"{group}/{choice}", package or group) if choice else ():
                 first = result.get(leaf.key)
                 kept = leaf if first is None else replace(first, default=leaf.default, where=leaf.where)
                 result[leaf.key] = kept
@@ -129,7 +131,10 @@ class Tree:
             return
         own = {leaf.key: leaf for leaf in file.leaves}
         beside = name[: name.rfind("/") + 1]
-        included = {leaf.key: leaf for other in file.includes for leaf in self._file_leaves(beside + other, "")}
+        included = {}
+        for other in file.includes:
+            choice, _, package = other.partition("@")
+            included |= {leaf.key: leaf for leaf in self._file_leaves(beside + choice, package)}
         merged = included | own
         for key, leaf in included.items():
             if key in own:

@@ -35,13 +35,15 @@ class WeightedSum(Loss):
     def __init__(
         self,
         terms: Mapping[str, nn.Module | None],
-        weights: Mapping[str, float],
-        schedule: Mapping[str, Mapping[int | str, float] | None] | None = None,
+        weights: Mapping[str, float | int],
+        schedule: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         present = {name: term for name, term in terms.items() if term is not None}
         changing: dict[str, Points] = {
-            name: read_points(points, where=f"loss.schedule.{name}") for name, points in (schedule or {}).items() if points
+            name: read_points(points, where=f"loss.schedule.{name}")
+            for name, points in (schedule or {}).items()
+            if points is not None
         }
         _require_names(terms, present, weights, changing)
         if min(weights.values(), default=0) < 0:
@@ -101,7 +103,7 @@ class WeightedSum(Loss):
 def _require_names(
     terms: Mapping[str, nn.Module | None],
     present: Mapping[str, nn.Module],
-    weights: Mapping[str, float],
+    weights: Mapping[str, float | int],
     changing: Mapping[str, Points],
 ) -> None:
     """Every term that is there has one weight or a schedule, and nothing else has."""

@@ -6,8 +6,8 @@
 Means run over annotated voxels; label -1 is left out. g = 0 without a is cross-entropy.
 
 `alpha` null: a = 1. A number a: a for the foreground classes (sigmoid: for voxels of the class) and 1 - a for the
-background (sigmoid: for all others); so 0.25, the number of the paper on detection, makes foreground count less. A list:
-a_k by class, background first (sigmoid: for the terms of class k).
+background (sigmoid: for all others); so 0.25, the number of the paper on detection, makes foreground count less. A
+list: a_k by class, background first (sigmoid: for the terms of class k).
 
 Edge cases: where everything is ignored the loss is 0 with a gradient of 0. All is computed from logits, with
 (1 - p)^g = exp(g log(1 - p)) and log(1 - p_y) = logsumexp of the other classes - logsumexp of all (sigmoid: logsigmoid

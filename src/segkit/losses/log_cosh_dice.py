@@ -29,7 +29,7 @@ from segkit.types import LabelBatch, Logits
 
 
 def log_cosh(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """log cosh x, with derivative tanh x: relative error below 1e-6 in both, for every finite float32."""
+    """The logarithm of cosh x, with derivative tanh x: relative error below 1e-6 in both, for every finite float32."""
     size = x.abs()
     small = size < 1
     # Each piece gets numbers of its own range only: an overflow in the other would make the gradient NaN.
@@ -48,7 +48,7 @@ def log_cosh_dice_loss(
     smooth: float = 1e-5,
     activation: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Float[Tensor, ""]:
-    """log cosh of the soft Dice loss.
+    """The logarithm of the hyperbolic cosine of the soft Dice loss.
 
     Args:
         logits: (B, K, *S).

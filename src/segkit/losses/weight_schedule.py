@@ -5,6 +5,7 @@
 e counts epochs from 0 and is constant within one.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,31 +41,33 @@ class WeightSchedule:
         return low + (high - low) * (epoch - left) / (right - left)
 
 
-def constant(weight: float) -> WeightSchedule:
+def constant(weight: float | int) -> WeightSchedule:
     """The same weight in every epoch."""
     return WeightSchedule(((0, float(weight)),))
 
 
-def read_points(points: Mapping[int | str, float], *, where: str) -> Points:
+def read_points(points: object, *, where: str) -> Points:
     """The points of a schedule as the configuration writes them, {epoch: weight}.
 
     Args:
-        points: Epochs as whole numbers or their digits.
+        points: What stands there; epochs are whole numbers or their digits.
         where: Key of the configuration, for messages.
 
     Raises:
-        UsageError: An epoch is no whole number of at least 0, a weight is no number of at least 0.
+        UsageError: It is no mapping, an epoch no whole number of at least 0, a weight no number of at least 0.
     """
-    read: dict[int, float] = {}
-    for epoch, weight in points.items() if isinstance(points, Mapping) else [(points, None)]:
-        whole = isinstance(epoch, int) or (isinstance(epoch, str) and epoch.isdecimal())
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not whole or isinstance(epoch, bool) or int(epoch) < 0 or not number or not 0 <= weight < float("inf"):
-            raise UsageError(
-                "a schedule gives a weight of at least 0 by epochs counted from 0",
-                where=where,
-                why=f"found {epoch!r}" + ("" if weight is None else f": {weight!r}"),
-                mend=f"'{where}={{0: 1.0, 50: 0.1}}'",
-            )
-        read[int(epoch)] = float(weight)
-    return tuple(sorted(read.items()))
+    if not isinstance(points, Mapping) or not points or not all(map(_is_point, points.keys(), points.values())):
+        raise UsageError(
+            "a schedule gives a weight of at least 0 by epochs counted from 0",
+            where=where,
+            why=f"found {str(points)[:200]}",
+            mend=f"'{where}={{0: 1.0, 50: 0.1}}'",
+        )
+    return tuple(sorted((int(epoch), float(weight)) for epoch, weight in points.items()))
+
+
+def _is_point(epoch: object, weight: object) -> bool:
+    if isinstance(epoch, bool) or isinstance(weight, bool):
+        return False
+    whole = epoch >= 0 if isinstance(epoch, int) else isinstance(epoch, str) and epoch.isdecimal()
+    return whole and isinstance(weight, int | float) and 0 <= weight < math.inf

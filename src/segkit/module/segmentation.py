@@ -26,6 +26,7 @@ from torchmetrics import Metric
 from segkit.evaluation import EvaluationSettings, Summary
 from segkit.inference.predictor import Predictor
 from segkit.losses.deep_supervision import DeepSupervision
+from segkit.losses.loss import set_epoch
 from segkit.metrics.training_dice import TrainingDice
 from segkit.module.validation import ScoredCase, defined, score_case, validation_of
 from segkit.ops.intensity import statistics
@@ -110,7 +111,8 @@ class SegmentationModule(LightningModule):
     # -- training ------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Key the dropout masks by (seed, first sample of the batch): no generator state needs storing."""
+        """Key the dropout masks by (seed, first sample of the batch), the loss by the epoch: neither needs storing."""
+        set_epoch(self.loss, self.current_epoch)
         torch.manual_seed(torch_seed(self.seed, batch.n[0], DROPOUT_STREAM))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
@@ -151,7 +153,8 @@ class SegmentationModule(LightningModule):
     # -- validation ----------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the cases of the validation before."""
+        """Forget the cases of the validation before; the loss is that of the epoch which ends, also after a resume."""
+        set_epoch(self.loss, self.current_epoch)
         self._results = []
         self.validation_cut_short = False
 

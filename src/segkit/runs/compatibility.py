@@ -92,6 +92,10 @@ CAME_LATER: Mapping[str, Any] = {
     "weights_match": "adapt",
     "network.gate": "grid",
     "network.squeeze_excitation": False,
+    "loss.squared": False,
+    "loss.label_smoothing": 0.0,
+    "loss.terms.dice.squared": False,
+    "loss.terms.ce.label_smoothing": 0.0,
 }
 """Frozen keys that runs of earlier versions lack, and the value that every run had before there was the key."""
 

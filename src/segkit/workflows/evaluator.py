@@ -16,6 +16,7 @@ import torch
 
 from segkit.configuration import build_loss
 from segkit.errors import ExitCode, SegkitError, exit_code
+from segkit.losses.loss import set_epoch
 from segkit.module.validation import defined, score_case, validation_of
 from segkit.runs.directory import RunDirectory
 from segkit.runs.evaluations import Evaluation
@@ -40,12 +41,13 @@ def evaluate(directory: RunDirectory, step: int) -> Evaluation:
         DataError: A case cannot be read.
     """
     folder = checkpoint_path(directory.checkpoints, step)
-    digest = digest_of(read_manifest(folder))
+    manifest = read_manifest(folder)
     accelerator = directory.load_config()["trainer"]["accelerator"]
     trained = load(directory.path, checkpoint=folder.name, accelerator=accelerator, trust=True)
     on_cpu = trained.predictor.device.type == "cpu"
     torch.set_num_threads(1 if on_cpu else _GPU_THREADS)  # the cores belong to the training
     loss = build_loss(trained.config, trained.plan, trust=True)
+    set_epoch(loss, max(0, int(manifest["entry"]["epoch"]) - 1))  # the one that has just ended
     scored = [
         score_case(trained.predictor, loss, case.load(), settings=trained.settings, spacing=trained.plan.spacing)
         for _, case in read_tuning(directory)
@@ -56,7 +58,7 @@ def evaluate(directory: RunDirectory, step: int) -> Evaluation:
     per_case = validation.summary.per_case_score
     return Evaluation(
         step=step,
-        manifest=digest,
+        manifest=digest_of(manifest),
         score=values.get("val/score"),
         per_case={case: value if math.isfinite(value) else None for case, value in per_case.items()},
         values=values,
