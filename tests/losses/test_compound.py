@@ -166,6 +166,11 @@ def test_weights_follow_the_epoch_and_terms_without_weight_rest(sample):
         torch.testing.assert_close(loss(logits, target), expected)
 
 
+def test_a_name_that_torch_has_taken_is_refused():
+    with pytest.raises(UsageError, match=r"loss\.terms\.type"):
+        WeightedSum({"type": DiceLoss()}, {"type": 1.0})
+
+
 def test_an_epoch_without_any_weight_is_refused():
     with pytest.raises(UsageError, match="all 0 in epoch 3"):
         WeightedSum({"a": DiceLoss()}, {}, {"a": {0: 3.0, 3: 0.0, 4: 0.0, 6: 1.0}})

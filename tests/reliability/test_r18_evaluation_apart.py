@@ -84,6 +84,7 @@ def test_scores_and_weights_are_those_of_a_validation_within_the_training(
     if averaged and not size(False, True):
         pytest.skip("at full size only")
     settings = ["validation.every_n_epochs=2", *(["trainer.ema_decay=0.9"] if averaged else [])]
+    settings.append("loss.schedule={ce: {0: 1.0, 1: 3.0}}")  # val/loss is that of the epoch
     for where in ("here", "apart"):
         run(run_config(where, f"validation.where={where}", *settings))
     here, apart = end_state(runs / "here"), end_state(runs / "apart")

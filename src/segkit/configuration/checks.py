@@ -147,10 +147,10 @@ def check_values(
 def _judge(override: Override, schema: Schema, multirun: bool) -> Setting | Problem:
     key = override.key
     leaf = schema.leaves.get(key)
-    if override.package:
-        return Problem(override.text, f"there is no group {key}", key=key)
     if override.prefix:
         return _prefixed(override, schema)
+    if override.package:
+        return Problem(override.text, f"there is no group {key}", key=key)
     if leaf is None and schema.is_open(key):
         if override.is_malformed:
             return Problem(override.text, "malformed value", key=key)

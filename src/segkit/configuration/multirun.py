@@ -47,7 +47,8 @@ def multirun(verb: str, request: Request) -> ExitCode:
     named = {setting.key: setting.values[0] for setting in checked.settings}
     sweep = named.get("run_name") or f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
     swept = [override.place for override in read_overrides(request.overrides) if override.is_sweep]
-    opened = {setting.key for setting in checked.settings if setting.below_open}
+    dicts = {key for key, leaf in checked.leaves.items() if leaf.is_open}
+    opened = {setting.key for setting in checked.settings if setting.below_open or setting.key in dicts}
     codes: list[ExitCode] = []
 
     def job(_config: object) -> float | None:

@@ -131,7 +131,7 @@ class Tree:
             return
         own = {leaf.key: leaf for leaf in file.leaves}
         beside = name[: name.rfind("/") + 1]
-        included = {}
+        included: dict[str, Leaf] = {}
         for other in file.includes:
             choice, _, package = other.partition("@")
             included |= {leaf.key: leaf for leaf in self._file_leaves(beside + choice, package)}

@@ -107,6 +107,13 @@ def _require_names(
     changing: Mapping[str, Points],
 ) -> None:
     """Every term that is there has one weight or a schedule, and nothing else has."""
+    if taken := sorted(name for name in present if hasattr(nn.ModuleDict(), name)):
+        raise UsageError(
+            "a term of the loss needs another name",
+            where=f"loss.terms.{taken[0]}",
+            why=f"torch's modules have something called {taken[0]}",
+            mend=f"loss.terms.my_{taken[0]}",
+        )
     unweighted = present.keys() - weights.keys() - changing.keys()
     unknown = (weights.keys() | changing.keys()) - terms.keys()
     if present and not unweighted and not unknown:
@@ -114,7 +121,7 @@ def _require_names(
     found = f"terms {sorted(terms)}, weights {sorted(weights)}"
     raise UsageError(
         "terms and weights of the loss have different names" if present else "the loss has no terms",
-        where="loss.terms, loss.weights",
+        where="loss.terms, loss.weights" + (", loss.schedule" if changing else ""),
         why=found + (f", schedule {sorted(changing)}" if changing else ""),
         mend=" ".join(f"loss.weights.{name}=1" for name in sorted(unweighted))
         or ("give each term one weight" if present else "loss@loss.terms.dice=dice loss.weights.dice=1"),

@@ -92,7 +92,8 @@ def _of_counts(
     if exponent != 1:
         # Rounding may leave a perfect class just below 0, where the power is not defined; its slope at 0 is 0.
         missing = missing.clamp(min=0) ** exponent
-    return missing.mean()
+    loss: Tensor = missing.mean()
+    return loss
 
 
 class TverskyLoss(CountsLoss):
