@@ -56,20 +56,22 @@ def soft_dice_loss(
     """
     count = _squared_counts if squared else soft_counts
     counts = count(logits, label, activation=activation)
-    return _one_minus_dice(counts, batch_dice=batch_dice, include_background=include_background, smooth=smooth)
+    scores = dice_scores(counts, batch_dice=batch_dice, include_background=include_background, smooth=smooth)
+    loss: Tensor = 1 - scores.mean()
+    return loss
 
 
-def _one_minus_dice(
+def dice_scores(
     counts: SoftCounts, *, batch_dice: bool, include_background: bool, smooth: float
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, "samples classes"]:
+    """Soft Dice by sample and class; one row with `batch_dice`. See `soft_dice_loss` for the arguments."""
     first = 0 if include_background else 1
     sums = torch.stack([counts.intersection, counts.predicted, counts.present])[:, :, first:]
     if batch_dice:
-        sums = sum_over_ranks(sums.sum(1))
+        sums = sum_over_ranks(sums.sum(1, keepdim=True))
     intersection, predicted, present = sums
-    dice = (2 * intersection + smooth) / (predicted + present + smooth)
-    loss: Tensor = 1 - dice.mean()
-    return loss
+    scores: Tensor = (2 * intersection + smooth) / (predicted + present + smooth)
+    return scores
 
 
 def _squared_counts(logits: Logits, label: LabelBatch, *, activation: Activation) -> SoftCounts:
@@ -131,6 +133,11 @@ class DiceLoss(CountsLoss):
 
     def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar in [0, 1]."""
-        return _one_minus_dice(
+        loss: Tensor = 1 - self.scores(counts).mean()
+        return loss
+
+    def scores(self, counts: SoftCounts) -> Float[Tensor, "samples classes"]:
+        """Soft Dice by sample and class; one row with `batch_dice`."""
+        return dice_scores(
             counts, batch_dice=self.batch_dice, include_background=self.include_background, smooth=self.smooth
         )

@@ -1,9 +1,10 @@
 """Log-cosh Dice loss.
 
-    loss = log cosh D,   D = 1 - mean over samples and classes of (2 I + s) / (P + Y + s)
+    loss = mean over samples of log cosh D,   D = 1 - mean over classes of (2 I + s) / (P + Y + s)
 
-D is the soft Dice loss (see `segkit.losses.dice`); it lies in [0, 1], and so the loss in [0, 0.434]. Its slope tanh D
-goes to 0 with D: near the truth it is D^2 / 2.
+D is the soft Dice loss of a sample (see `segkit.losses.dice`), with `batch_dice` the one of the batch; it lies in
+[0, 1], and so the loss in [0, 0.434]. Its slope tanh D goes to 0 with D: near the truth it is D^2 / 2. The mean over
+samples comes last, so that what one sample teaches depends neither on its neighbours nor on the number of ranks.
 
 log cosh x is computed in two pieces, each exact where it is used:
 
@@ -23,8 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from segkit.losses.dice import DiceLoss, soft_dice_loss
-from segkit.losses.soft_counts import SoftCounts
+from segkit.losses.dice import DiceLoss, dice_scores
+from segkit.losses.soft_counts import SoftCounts, soft_counts
 from segkit.types import LabelBatch, Logits
 
 
@@ -61,15 +62,12 @@ def log_cosh_dice_loss(
     Returns:
         Scalar in [0, 0.434], float32 (float64 for float64 logits).
     """
-    dice = soft_dice_loss(
-        logits,
-        label,
-        batch_dice=batch_dice,
-        include_background=include_background,
-        smooth=smooth,
-        activation=activation,
-    )
-    return log_cosh(dice)
+    counts = soft_counts(logits, label, activation=activation)
+    return _of_scores(dice_scores(counts, batch_dice=batch_dice, include_background=include_background, smooth=smooth))
+
+
+def _of_scores(scores: Float[Tensor, "samples classes"]) -> Float[Tensor, ""]:
+    return log_cosh(1 - scores.mean(1)).mean()
 
 
 class LogCoshDiceLoss(DiceLoss):
@@ -99,4 +97,4 @@ class LogCoshDiceLoss(DiceLoss):
 
     def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar in [0, 0.434]."""
-        return log_cosh(super().of_counts(counts))
+        return _of_scores(self.scores(counts))

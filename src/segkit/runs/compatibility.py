@@ -148,7 +148,8 @@ def _in(key: str, table: tuple[str, ...]) -> bool:
     return any(key == entry or key.startswith(entry + ".") for entry in table)
 
 
-def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; a dictionary of the user may have numbers for keys, such as the epochs of a schedule."""
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
             yield from _leaves(inner, f"{prefix}{key}.")
