@@ -142,12 +142,8 @@ class SegmentationModule(LightningModule):
         """Means of the epoch."""
         per_class = self._train_dice.compute()[1:]
         by_class = zip(self.plan.labels.foreground, per_class.tolist(), strict=True)
-        self._log_epoch(
-            {
-                "train/dice": float(per_class.nanmean()),
-                **{f"train/dice/{name}": value for name, value in by_class},
-            }
-        )
+        dice = {f"train/dice/{name}": value for name, value in by_class}
+        self._log_epoch({"train/dice": float(per_class.nanmean()), **dice})
         self._train_dice.reset()
 
     # -- validation ----------------------------------------------------------------------------------------
