@@ -1,11 +1,12 @@
 """Which classes were annotated in which case: as declared, on the way to the model's classes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from segkit.data.annotated import annotated_classes, annotated_indices, with_annotated
+from segkit.data.annotated import annotated_classes, annotated_indices, partly_annotated, with_annotated
 from segkit.data.layouts import discover
 from segkit.errors import DataError
 from segkit.types import Case, Labels
@@ -55,6 +56,20 @@ def test_what_is_no_such_declaration_is_refused(annotated, labels, message):
 def test_indices_are_those_of_the_model(annotated, indices):
     labels = Labels(("background", "liver", "tumour"), (0, 3, 7))
     assert annotated_indices(case(annotated), labels) == (None if indices is None else frozenset(indices))
+
+
+def test_partly_annotated_are_the_cases_that_lack_a_class():
+    cases = [
+        replace(case(annotated), case_id=name)
+        for name, annotated in (
+            ("not named", None),
+            ("all named", ("liver", "tumour")),
+            ("some", ("tumour",)),
+            ("other order", ("tumour", "liver")),
+        )
+    ]
+    assert partly_annotated(cases, LABELS) == {"some": ("tumour",)}
+    assert partly_annotated(cases[:1], None) == {}
 
 
 def test_a_data_set_gives_each_case_its_classes(nnunet_raw):

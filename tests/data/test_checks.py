@@ -257,4 +257,4 @@ def test_classes_that_were_not_annotated_are_told(root):
     assert "1 cases, such as c99" in stranger.why
     assert (drawn.level, drawn.case) == ("error", "c5")
     assert "it holds y; annotated are x" in drawn.why
-    assert (lacking.level, lacking.what) == ("warning", "class 'y' is not annotated in 3 of 8 cases")
+    assert (lacking.level, lacking.what) == ("note", "class 'y' is not annotated in 3 of 8 cases")

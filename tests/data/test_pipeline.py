@@ -3,8 +3,10 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -133,6 +135,36 @@ def test_no_person_in_two_roles_and_hashes_of_the_seen(nnunet_raw, config):
     assert set(prepared.roles.content_hashes) == {case.case_id for case in opened.seen}
     one = opened.seen[0]
     assert prepared.roles.content_hashes[one.case_id] == content_hash_of(one.images)
+
+
+def declare(root, annotated):
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotated": annotated}))
+
+
+def keep_the_first_class(path):
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image((np.asarray(image.dataobj) == 1).astype(np.uint8), image.affine), path)
+
+
+def test_other_annotated_classes_are_other_data(nnunet_raw, config):
+    root = nnunet_raw(cases=6)
+    case_id = open_dataset(config(root)).roles.train[0]
+    keep_the_first_class(root / "labelsTr" / f"{case_id}.nii.gz")
+    declare(root, {case_id: ["ball_a"]})
+    _, _, prepared = run_all(config(root))
+    assert prepared.annotated.count(None) == len(prepared.annotated) - 1
+    assert prepared.annotated[prepared.roles.train.index(case_id)] == frozenset({1})
+    assert prepared.roles.annotated == {case_id: ("ball_a",)}
+    open_dataset(config(root), roles=prepared.roles)
+    for changed in ({}, {case_id: ["ball_b"]}):
+        declare(root, changed)
+        with pytest.raises(UsageError, match=rf"other classes declared as annotated: {case_id}"):
+            open_dataset(config(root), roles=prepared.roles)
+    declare(root, {})
+    open_dataset(config(root), roles=replace(prepared.roles, annotated=None))  # a run of an earlier version
+    declare(root, {case_id: ["ball_a"], prepared.roles.test[0]: ["ball_b"]})
+    open_dataset(config(root), roles=prepared.roles)
 
 
 def test_everything_is_remembered(nnunet_raw, config, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -180,6 +181,17 @@ def test_json_round_trip_with_hashes():
     assert again.role(roles.held_out[0]) == "held_out"
     assert again.role(roles.tuning[0]) == "tuning"
     assert again.role("nobody") is None
+
+
+def test_json_round_trip_of_what_was_annotated():
+    roles = assign_roles(_cases(10), seed=0)
+    assert roles.annotated is None
+    for annotated in ({}, {roles.train[0]: ("ball", "cube")}):
+        filled = replace(roles, annotated=annotated)
+        assert Roles.from_json(json.loads(json.dumps(filled.to_json()))) == filled
+    old = roles.to_json()
+    del old["annotated"]
+    assert Roles.from_json(old) == roles
 
 
 def test_roles_of_a_file(tmp_path):

@@ -62,7 +62,9 @@ def test_the_gradient_is_the_distance():
     logits = torch.zeros(1, 2, 6, 5, dtype=torch.float64, requires_grad=True)
     boundary_loss(logits, label, spacing=(2.0, 1.0)).backward()
     distance = signed(label[0, 0].numpy() == 1, np.ones((6, 5), dtype=bool), (2.0, 1.0))
-    torch.testing.assert_close(logits.grad[0, 1], torch.from_numpy(distance / 30 / 4), check_dtype=False, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        logits.grad[0, 1], torch.from_numpy(distance / 30 / 4), check_dtype=False, rtol=1e-6, atol=0
+    )
 
 
 def test_a_class_without_a_border_costs_nothing_and_keeps_the_graph():

@@ -16,7 +16,7 @@ SHAPES = [(7, 6), (5, 6, 4)]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradient_equal_monai(shape):
-    """MONAI sums over classes and samples before the ratio: equal for one of each. It adds `smooth` to a denominator."""
+    """MONAI sums over classes and samples before the ratio: equal for one of each. `smooth` is another addend."""
     logits, label = sample(shape, num_classes=2, batch=1)
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     monai = SoftclDiceLoss(iter_=3, include_background=False, softmax=True, smooth=1e-12)
@@ -98,7 +98,7 @@ def test_the_module_hands_on_its_settings():
 
 
 def test_refuses_settings_without_a_meaning():
-    with pytest.raises(UsageError, match="loss.smooth"):
+    with pytest.raises(UsageError, match=r"loss\.smooth"):
         ClDiceLoss(smooth=0.0)
-    with pytest.raises(UsageError, match="loss.iterations"):
+    with pytest.raises(UsageError, match=r"loss\.iterations"):
         ClDiceLoss(iterations=-1)

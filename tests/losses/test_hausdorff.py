@@ -86,5 +86,5 @@ def test_reads_the_spacing_of_the_target():
 
 
 def test_refuses_a_power_that_is_none():
-    with pytest.raises(UsageError, match="loss.alpha"):
+    with pytest.raises(UsageError, match=r"loss\.alpha"):
         HausdorffLoss(alpha=0.0)

@@ -24,6 +24,18 @@ def test_mean_over_samples_of_the_definition_of_validation(size):
     assert metric.compute()[3].isnan()
 
 
+def test_a_class_that_was_not_annotated_is_not_counted():
+    """Its voxels are background in the label: what is predicted of it there counts for no class that was annotated."""
+    metric = TrainingDice(3)
+    label = torch.zeros(1, 1, 4, 4, dtype=torch.long)
+    label[..., 0, :] = 1
+    predicted = label.clone()
+    predicted[..., 2:, :] = 2
+    metric.update(torch.nn.functional.one_hot(predicted[:, 0], 3).movedim(-1, 1).float(), label)
+    assert metric.compute()[1] == 1
+    assert metric.compute()[2].isnan()
+
+
 def test_reset_forgets():
     metric = TrainingDice(2)
     label = torch.ones(1, 1, 4, 4, dtype=torch.long)

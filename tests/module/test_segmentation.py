@@ -10,6 +10,8 @@ from torch import nn
 
 from segkit.evaluation import EvaluationSettings
 from segkit.losses.blob_dice import BlobDiceLoss
+from segkit.losses.cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from segkit.losses.partial_labels import PartialLabels
 from segkit.module import schedules
 from segkit.module.segmentation import SegmentationModule
 from segkit.module.validation import whole_image_loss
@@ -152,6 +154,17 @@ def test_whole_image_loss_reads_the_instances_of_the_case(prepared_case) -> None
         torch.testing.assert_close(whole_image_loss(loss, logits, case, spacing=(1.0, 1.0)), expected)
     with pytest.raises(ValueError, match="no cells"):
         whole_image_loss(BlobDiceLoss(), logits, prepared_case, spacing=(1.0, 1.0))
+
+
+def test_whole_image_loss_knows_what_was_annotated(prepared_case) -> None:
+    case = replace(prepared_case, annotated=frozenset({1}))
+    logits = torch.randn(3, 4, 4)
+    found = whole_image_loss(PartialLabels(CrossEntropyLoss()), logits, case, spacing=(1.0, 1.0))
+    label = torch.as_tensor(case.label.copy()).long()[None, None]
+    merged = torch.stack([logits[[0, 2]].logsumexp(0), logits[1]])
+    torch.testing.assert_close(found, cross_entropy_loss(merged[None], label))
+    everything = whole_image_loss(PartialLabels(CrossEntropyLoss()), logits, prepared_case, spacing=(1.0, 1.0))
+    torch.testing.assert_close(everything, cross_entropy_loss(logits[None], label))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from segkit.ops import distance as module
-from segkit.ops.distance import distance_to, near, signed_distance
 from segkit.ops.dilation import within_distance
+from segkit.ops.distance import distance_to, near, signed_distance
 
 GRIDS = [((9, 7), (1.0, 1.0)), ((9, 7), (0.4, 3.0)), ((5, 6, 4), (1.0, 1.0, 1.0)), ((5, 6, 4), (3.0, 0.7, 1.1))]
 
@@ -128,6 +128,8 @@ def test_refuses_what_is_no_distance():
 @pytest.mark.gpu
 @pytest.mark.parametrize(("shape", "spacing"), GRIDS)
 def test_the_device_finds_the_same(shape, spacing):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     mask = masks(shape)
     torch.testing.assert_close(distance_to(mask.cuda(), spacing).cpu(), distance_to(mask, spacing))
     assert torch.equal(near(mask.cuda(), 1.5, spacing).cpu(), near(mask, 1.5, spacing))

@@ -6,7 +6,7 @@ in dataset.json, by case id, in the names of its `labels`. A case that is not na
 class was not annotated, background says nothing of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def annotated_classes(
             why=f"{KEY} is {str(named)[:200]}",
             mend=f"write it as {_EXAMPLE}; a case in which nothing was annotated has no place in the data set",
         )
-    known = [name for name, value in labels.items() if value != 0 and name.lower() != "ignore"]
+    known = _foreground(labels)
     for case_id, names in named.items():
         if unknown := sorted(set(names) - set(known)):
             raise DataError(
@@ -66,6 +66,21 @@ def with_annotated(cases: Sequence[Case], annotated: Mapping[str, tuple[str, ...
     return tuple(replace(case, annotated=annotated.get(case.case_id)) for case in cases)
 
 
+def partly_annotated(cases: Iterable[Case], labels: Mapping[str, int] | None) -> dict[str, tuple[str, ...]]:
+    """Case id to the sorted names of the classes annotated there, for the cases that lack some of them.
+
+    Args:
+        cases: As declared.
+        labels: Class name to value, as declared; None where nothing is.
+    """
+    everything = set(_foreground(labels or {}))
+    return {
+        case.case_id: tuple(sorted(case.annotated))
+        for case in cases
+        if case.annotated is not None and set(case.annotated) != everything
+    }
+
+
 def annotated_indices(case: Case, labels: Labels) -> frozenset[int] | None:
     """The annotated classes of a case as indices of a model's classes; None where all are.
 
@@ -75,3 +90,8 @@ def annotated_indices(case: Case, labels: Labels) -> frozenset[int] | None:
         return None
     found = frozenset(index for index, name in enumerate(labels.names) if index and name in case.annotated)
     return None if len(found) == labels.num_classes - 1 else found
+
+
+def _foreground(labels: Mapping[str, int]) -> list[str]:
+    """Names of the classes that can be annotated or not."""
+    return [name for name, value in labels.items() if value != 0 and name.lower() != "ignore"]

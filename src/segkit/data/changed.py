@@ -7,6 +7,7 @@ some, would make the n-th sample another one than it was: that is refused by nam
 from collections.abc import Sequence
 from pathlib import Path
 
+from segkit.data.annotated import partly_annotated
 from segkit.data.findings import Finding
 from segkit.data.layouts import Dataset
 from segkit.data.splits import Roles, assert_disjoint
@@ -30,21 +31,30 @@ def compare_with_run(dataset: Dataset, roles: Roles, store: Store, *, all_dealt:
 
     Raises:
         DataError: A file cannot be read; or one person is in two roles now.
-        UsageError: A training or tuning case is gone, or its image or label was replaced; all of them are named.
+        UsageError: A training or tuning case is gone, its image or label was replaced, or other classes are declared as
+            annotated in it; all of them are named.
     """
     now = {case.case_id: case for case in dataset.cases}
     seen = [*roles.train, *roles.tuning]
     gone = [case_id for case_id in seen if case_id not in now]
-    image, label = [], []
+    image, label, annotated = [], [], []
+    partly = partly_annotated(dataset.cases, dataset.declared_labels)
     for case_id in (one for one in seen if one in now):
         case = now[case_id]
+        if roles.annotated is not None and roles.annotated.get(case_id) != partly.get(case_id):
+            annotated.append(case_id)
         if not all(path.exists() for path in (*case.images, *([case.label] if case.label else []))):
             continue  # the check of the files tells it, with the other faults
         if roles.content_hashes.get(case_id, held := store.content_hash(case.images)) != held:
             image.append(case_id)
         if roles.label_hashes.get(case_id, held := _hash(case.label, store)) != held:
             label.append(case_id)
-    changes = [("removed", gone), ("image replaced", image), ("label replaced", label)]
+    changes = [
+        ("removed", gone),
+        ("image replaced", image),
+        ("label replaced", label),
+        ("other classes declared as annotated", annotated),
+    ]
     if diff := [f"{what}: {_listed(ids)}" for what, ids in changes if ids]:
         raise UsageError(
             "The data set has changed since this run began.",

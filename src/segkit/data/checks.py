@@ -261,12 +261,11 @@ def _annotated(facts: Sequence[CaseFacts], labels: Labels | None) -> list[Findin
             )
     findings += [
         Finding(
-            "warning",
+            "note",
             "",
             "",
             f"class '{name}' is not annotated in {lacking[name]} of {len(facts)} cases",
-            "evaluation takes it as not applicable there; training takes their background as free of it",
-            "leave the class out, or these cases, where that is not so",
+            "training takes background there as that or the class; evaluation takes the class as not applicable",
         )
         for name in labels.foreground
         if lacking[name]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segkit.data.annotated import partly_annotated
 from segkit.data.changed import compare_with_run
 from segkit.data.checks import check_cases
 from segkit.data.findings import Finding, raise_if_errors
@@ -91,12 +92,17 @@ class Prepared:
     Args:
         train: Training cases.
         tuning: Tuning cases.
-        roles: With the content hashes of both, for split.json.
+        roles: With the content hashes of both and what was annotated in them, for split.json.
     """
 
     train: tuple[StoredCase, ...]
     tuning: tuple[StoredCase, ...]
     roles: Roles
+
+    @property
+    def annotated(self) -> tuple[frozenset[int] | None, ...]:
+        """The foreground classes annotated in each case, by index; None: all of them."""
+        return tuple(case.annotated for case in (*self.train, *self.tuning))
 
 
 def open_dataset(config: Mapping[str, Any], *, roles: Roles | None = None) -> Opened:
@@ -192,7 +198,9 @@ def prepare_dataset(
     num_train = len(opened.roles.train)
     hashes = {entry.case_id: entry.content_hash for entry in entries}
     labels = {case.case_id: opened.store.file_hash(case.label) for case in seen if case.label is not None}
-    return Prepared(tuple(entries[:num_train]), tuple(entries[num_train:]), opened.roles.with_hashes(hashes, labels))
+    annotated = partly_annotated(seen, opened.dataset.declared_labels)
+    roles = replace(opened.roles.with_hashes(hashes, labels), annotated=annotated)
+    return Prepared(tuple(entries[:num_train]), tuple(entries[num_train:]), roles)
 
 
 def preparation_workers(cases: tuple[Case, ...], *, cores: int | None = None) -> int:

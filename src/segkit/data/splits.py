@@ -38,6 +38,8 @@ class Roles:
         content_hashes: Case id to sha256 of its image files, for train and tuning; filled after `prepare`.
         label_hashes: The same of its label file.
         held_out: Cases of people with no part in any fold: test cases of all folds' models together.
+        annotated: Case id to the names of the classes annotated there, for those of train and tuning that lack some;
+            filled after `prepare`. None: not written down, by an earlier version.
     """
 
     train: tuple[str, ...]
@@ -46,6 +48,7 @@ class Roles:
     content_hashes: Mapping[str, str] = field(default_factory=dict)
     label_hashes: Mapping[str, str] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
+    annotated: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         pairs = combinations(map(self.of, ROLES), 2)
@@ -85,11 +88,13 @@ class Roles:
     def to_json(self) -> dict[str, Any]:
         """A JSON-clean dictionary, as split.json stores it."""
         hashes = {"content_hashes": dict(self.content_hashes), "label_hashes": dict(self.label_hashes)}
-        return {role: list(self.of(role)) for role in ROLES} | hashes
+        annotated = None if self.annotated is None else {case: list(names) for case, names in self.annotated.items()}
+        return {role: list(self.of(role)) for role in ROLES} | hashes | {"annotated": annotated}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Roles":
         """The inverse of `to_json`."""
+        annotated = stored.get("annotated")
         return cls(
             train=tuple(stored["train"]),
             tuning=tuple(stored["tuning"]),
@@ -97,6 +102,7 @@ class Roles:
             content_hashes=dict(stored.get("content_hashes", {})),
             label_hashes=dict(stored.get("label_hashes", {})),
             held_out=tuple(stored.get("held_out", ())),
+            annotated=None if annotated is None else {case: tuple(names) for case, names in annotated.items()},
         )
 
 

@@ -12,8 +12,8 @@ nothing can be peeled off it, and scores 1 like the truth: no loss to use alone.
 nor background. Skeletons are peeled by voxels; where these are not cubes it is faster along the longer axes.
 
 Reference:
-    Shit et al., clDice: a novel topology-preserving loss function for tubular structure segmentation (2021). There it is
-    mixed with soft Dice, (1 - alpha) Dice + alpha clDice with alpha up to 0.5.
+    Shit et al., clDice: a novel topology-preserving loss function for tubular structure segmentation (2021). There it
+    is mixed with soft Dice, (1 - alpha) Dice + alpha clDice with alpha up to 0.5.
 """
 
 import torch

@@ -7,9 +7,9 @@ annotated. So the probability of that is what a loss is shown (the marginal loss
     z'_u = min(0, log sum of exp z_j over all j) - 60        and p'_u < 1e-26
     z'_k = z_k for all others
 
-It happens before the loss and so serves every one: none pushes an unannotated class down where the label says background,
-and its Dice is s / s. With `sigmoid` it is odds that add up, odds'_0 = odds_0 + sum of odds_u: "background or U" is
-likely as soon as one of them is.
+It happens before the loss and so serves every one: none pushes an unannotated class down where the label says
+background, and its Dice is s / s. With `sigmoid` it is odds that add up, odds'_0 = odds_0 + sum of odds_u: "background
+or U" is likely as soon as one of them is.
 
 Logits of cases with all classes stay as they are, to the bit. Label smoothing spreads a little of each label over all
 classes, z'_u among them: that adds a constant, and a pull of the same small share on the size of the logits.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segkit.evaluation import CaseResult, EvaluationSettings, Summary, evaluate_case, summarise
 from segkit.inference.predictor import ImagePredictor
+from segkit.losses.partial_labels import classes_present
 from segkit.ops.instances import compact
 from segkit.types import ID_FIELDS, Labels, PreparedCase, Spacing, Target
 
@@ -65,8 +66,11 @@ def whole_image_loss(loss: nn.Module, logits: Float[Tensor, "K *S"], case: Prepa
     needs: frozenset[str] = getattr(loss, "needs", frozenset())
     maps = {name: ids for name in ID_FIELDS if name in needs and (ids := getattr(case, name)) is not None}
     numbered, count = compact(list(maps.values()))
+    annotated = case.annotated
+    present = None if annotated is None else classes_present([annotated], num_classes=len(logits)).to(logits.device)
     target = Target(
         label=_on(logits.device, np.array(case.label, dtype=np.int64)),
+        labels_present=present,
         spacing=spacing,
         num_instances=count if maps else None,
         **{name: _on(logits.device, ids) for name, ids in zip(maps, numbered, strict=True)},

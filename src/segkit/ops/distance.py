@@ -70,7 +70,9 @@ def signed_distance(
     inside, outside = mask, ~mask
     if known is not None:
         inside, outside = inside & known, outside & known
-    signed = torch.where(outside, distance_to(inside, spacing), 0) - torch.where(inside, distance_to(outside, spacing), 0)
+    signed = torch.where(outside, distance_to(inside, spacing), 0) - torch.where(
+        inside, distance_to(outside, spacing), 0
+    )
     axes = tuple(range(2, mask.ndim))
     border = inside.any(axes, keepdim=True) & outside.any(axes, keepdim=True)
     return torch.where(border, signed, 0)

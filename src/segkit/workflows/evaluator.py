@@ -17,6 +17,7 @@ import torch
 from segkit.configuration import build_loss
 from segkit.errors import ExitCode, SegkitError, exit_code
 from segkit.losses.loss import set_epoch
+from segkit.losses.partial_labels import over_partial_labels
 from segkit.module.validation import defined, score_case, validation_of
 from segkit.runs.directory import RunDirectory
 from segkit.runs.evaluations import Evaluation
@@ -46,11 +47,12 @@ def evaluate(directory: RunDirectory, step: int) -> Evaluation:
     trained = load(directory.path, checkpoint=folder.name, accelerator=accelerator, trust=True)
     on_cpu = trained.predictor.device.type == "cpu"
     torch.set_num_threads(1 if on_cpu else _GPU_THREADS)  # the cores belong to the training
-    loss = build_loss(trained.config, trained.plan, trust=True)
+    cases = [case for _, case in read_tuning(directory)]
+    loss = over_partial_labels(build_loss(trained.config, trained.plan, trust=True), (case.annotated for case in cases))
     set_epoch(loss, max(0, int(manifest["entry"]["epoch"]) - 1))  # the one that has just ended
     scored = [
         score_case(trained.predictor, loss, case.load(), settings=trained.settings, spacing=trained.plan.spacing)
-        for _, case in read_tuning(directory)
+        for case in cases
     ]
     validation = validation_of(scored, trained.plan.labels, trained.settings)
     # What the trainer logs has passed through single precision: the same here, so that the journals are the same.

@@ -23,6 +23,7 @@ from segkit.configuration import build_loss
 from segkit.data.pipeline import Prepared
 from segkit.data.splits import Roles
 from segkit.errors import ExitCode, Preempted, SegkitError, exit_code
+from segkit.losses.partial_labels import over_partial_labels
 from segkit.planning.device import device_facts
 from segkit.planning.plan import Plan
 from segkit.runs.directory import RunDirectory
@@ -52,14 +53,15 @@ def run(path: Path, *, callbacks: Sequence[Callback] = ()) -> str:
     plan = Plan.from_json(read_json(directory.plan))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     set_threads(config["trainer"]["threads"], processes=local)
-    loss = build_loss(config, plan, trust=True)
     roles = Roles.from_json(read_json(directory.split))
+    prepared = Prepared(tuple(s for _, s in life.train), tuple(s for _, s in life.tuning), roles)
+    loss = over_partial_labels(build_loss(config, plan, trust=True), prepared.annotated)
     every = config["overlays"]["every_n_epochs"] or 0
     parts = build_components(
         config,
         plan=plan,
         device=device_facts(config["trainer"]["accelerator"]),
-        prepared=Prepared(tuple(s for _, s in life.train), tuple(s for _, s in life.tuning), roles),
+        prepared=prepared,
         loss=loss,
         run=directory,
         max_epochs=life.max_epochs,

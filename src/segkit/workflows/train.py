@@ -21,6 +21,7 @@ from segkit.data.pipeline import Opened, prepare_dataset
 from segkit.data.sample import sample_root
 from segkit.data.sampling import samples_of_a_rank
 from segkit.errors import Preempted, SegkitError, UsageError
+from segkit.losses.partial_labels import over_partial_labels
 from segkit.planning.device import device_facts
 from segkit.planning.plan import Plan
 from segkit.reporting.banner import end_block, start_banner
@@ -132,6 +133,7 @@ class _Life:
             return self._end(self._load(), "it was finished before, nothing is left to train", max_epochs)
         loss = build_loss(config, plan, trust=True)
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
+        loss = over_partial_labels(loss, prepared.annotated)
         write_json(directory.split, prepared.roles.to_json())
         life = Life(
             max_epochs,
@@ -257,6 +259,7 @@ class _Life:
             return plan
         loss = build_loss(self.config, plan, trust=True)
         prepared = prepare_dataset(opened, plan, needs=frozenset(getattr(loss, "needs", frozenset())))
+        loss = over_partial_labels(loss, prepared.annotated)
         network = build_network(self.config, plan, trust=True, restored=True)  # to be measured
         # A rehearsal is a training: what would not fit is refused before it, not found out by it.
         require_memory(self.config, plan, network, loss=loss, opened=opened, prepared=prepared, device=self.device)
