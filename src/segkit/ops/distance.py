@@ -135,7 +135,7 @@ def _distance_by_axes(mask: Bool[Tensor, "B K *S"], spacing: Spacing) -> Float[T
         lines = squared.movedim(axis, -1)
         rows = lines.reshape(-1, mask.shape[axis])
         at_once = max(1, _SUMS_AT_ONCE // away.numel())
-        nearest = torch.cat([(piece[:, None] + away).amin(-1) for piece in rows.split(at_once)])
+        nearest = torch.cat([(piece[:, None] + away).amin(-1) for piece in torch.split(rows, at_once)])
         squared = nearest.view(lines.shape).movedim(-1, axis)
     return squared.sqrt()
 
