@@ -13,6 +13,7 @@ from segkit.types import Target
 
 
 def slow_hausdorff(logits, label, *, spacing, alpha, activation):
+    """Of each sample and class."""
     p, y = probabilities(logits, activation), label.numpy()[:, 0]
     means = []
     for b in range(len(p)):
@@ -21,7 +22,7 @@ def slow_hausdorff(logits, label, *, spacing, alpha, activation):
             apart = [np.abs(signed(mask, known, spacing)) ** alpha for mask in (y[b] == k, p[b, k] > 0.5)]
             cost = (p[b, k] - (y[b] == k)) ** 2 * sum(apart)
             means.append(cost[known].mean() if known.any() else 0.0)
-    return np.mean(means)
+    return np.array(means)
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((7, 5), (0.5, 2.0)), ((4, 5, 3), (3.0, 0.8, 1.0))])
@@ -31,19 +32,22 @@ def test_equals_the_formula(shape, spacing, activation):
         logits, label = sample(shape, ignored=ignored)
         settings = {"spacing": spacing, "alpha": alpha, "activation": activation}
         expected = slow_hausdorff(logits, label, **settings)
-        assert hausdorff_loss(logits, label, **settings).item() == pytest.approx(expected, rel=1e-5)
+        assert hausdorff_loss(logits, label, **settings).item() == pytest.approx(expected.mean(), rel=1e-5)
         logarithm = hausdorff_loss(logits, label, scale="log", **settings).item()
-        assert logarithm == pytest.approx(np.log1p(expected), rel=1e-5)
+        assert logarithm == pytest.approx(np.log1p(expected).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (4, 5, 3)])
 @pytest.mark.parametrize(("kind", "scale"), [(HausdorffDTLoss, "linear"), (LogHausdorffDTLoss, "log")])
 def test_value_and_gradient_equal_monai(shape, kind, scale):
-    logits, label = sample(shape)
+    """MONAI takes one logarithm of the mean over all samples and classes: equal for one of each."""
+    num_classes, batch = (3, 2) if scale == "linear" else (2, 1)
+    logits, label = sample(shape, num_classes=num_classes, batch=batch)
     logits *= 3
-    label[1][label[1] == 2] = 0
+    label[-1][label[-1] == 2] = 0
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
-    expected = kind(include_background=False, softmax=True)(theirs, one_hot(label, 3, dtype=torch.float64))
+    truth = one_hot(label, num_classes, dtype=torch.float64)
+    expected = kind(include_background=False, softmax=True)(theirs, truth)
     found = hausdorff_loss(ours, label, scale=scale)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     found.backward()

@@ -3,8 +3,8 @@
     loss = mean over samples, classes and annotated voxels of (p - y)^2 (d_y^alpha + d_p^alpha)
 
 d_y is the distance of a voxel to the other side of the border of the class in mm, d_p the same of the mask p > 0.5.
-Neither has a gradient. With `scale=log` the loss is log(1 + that mean): distances squared are large numbers far from
-the truth, and would hide every other term of a sum.
+Neither has a gradient. With `scale=log` the mean over voxels is replaced by log(1 + that mean), sample by sample and
+class by class: distances squared are large numbers far from the truth, and would hide every other term of a sum.
 
 Edge cases: a mask that is empty, or everywhere, has no border and d = 0. A class that neither is there nor predicted
 costs 0; predicted everywhere where it is absent it costs 0 too, so that this is no loss to use alone. An ignored voxel
@@ -49,7 +49,7 @@ def hausdorff_loss(
         label: (B, 1, *S) class indices; -1 is ignored.
         spacing: mm per voxel; None: 1.
         alpha: Power of the distance; positive.
-        scale: `linear`, or the logarithm of 1 + the loss.
+        scale: `linear`, or the logarithm of 1 + the loss of each sample and class.
         include_background: Whether class 0 takes part in the mean.
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
 
@@ -63,8 +63,8 @@ def hausdorff_loss(
         masks = torch.cat([truth > 0, probability > 0.5])
         apart = signed_distance(masks, spacing_or_one(spacing, logits), known=known.repeat(2, *[1] * (known.ndim - 1)))
         of_truth, of_prediction = apart.abs().pow_(alpha).chunk(2)
-    loss = mean_of_known((probability - truth).square() * (of_truth + of_prediction), known).mean()
-    return loss.log1p() if scale == "log" else loss
+    losses = mean_of_known((probability - truth).square() * (of_truth + of_prediction), known)
+    return (losses.log1p() if scale == "log" else losses).mean()
 
 
 class HausdorffLoss(Loss):
@@ -72,7 +72,7 @@ class HausdorffLoss(Loss):
 
     Args:
         alpha: Power of the distance.
-        scale: `linear`, or the logarithm of 1 + the loss.
+        scale: `linear`, or the logarithm of 1 + the loss of each sample and class.
         include_background: Whether class 0 takes part in the mean.
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
 
