@@ -5,9 +5,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from segkit.losses.loss import full_precision
 from segkit.losses.soft_counts import Activation
-from segkit.ops.one_hot import one_hot
+from segkit.losses.voxels import voxels
 from segkit.types import LabelBatch, Logits, Spacing
 
 
@@ -35,14 +34,16 @@ def probability_maps(
         label: (B, 1, *S) class indices; -1 is ignored.
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
         include_background: Whether class 0 is among them.
+
+    Raises:
+        RuntimeError: A label is none of the K classes; on CUDA when the device next reports.
     """
     first = 0 if include_background else 1
-    x = full_precision(logits)
+    x, truth, annotated = voxels(logits, label)
     probability = (x.softmax(1) if activation == "softmax" else x.sigmoid())[:, first:]
-    known = label >= 0
-    truth = one_hot(label, logits.shape[1], dtype=x.dtype)[:, first:]
+    known = annotated > 0
     # Chosen, not multiplied: the gradient there is 0 also where the product would not be.
-    return ProbabilityMaps(probability.where(known, 0), truth, known)
+    return ProbabilityMaps(probability.where(known, 0), truth[:, first:], known)
 
 
 def mean_of_known(value: Float[Tensor, "B C *S"], known: Bool[Tensor, "B 1 *S"]) -> Float[Tensor, "B C"]:
