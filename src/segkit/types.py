@@ -42,7 +42,7 @@ class Target:
         cells: Voronoi cell of each voxel: the id of the nearest instance, (B, 1, *S).
         weight: Weight of each voxel, (B, 1, *S).
         labels_present: Which classes were annotated in the case, (B, K).
-        spacing: mm per voxel of the spatial axes.
+        spacing: mm per voxel of the spatial axes; always supplied in training.
         num_instances: The largest id of `instances` and `cells` in the batch, or more: known where they were numbered,
             so that no loss has to wait for the device to tell it. None where nobody counted.
     """

@@ -88,7 +88,7 @@ def test_collate_gives_a_batch_with_what_the_loss_needs(stored):
     fields = frozenset({"cells", "instances"})
     dataset = PatchDataset(stored, source_size=(8, 8, 8), fields=fields)
     samples = [dataset[Draw(n, n % 2, (2, 3, 4))] for n in range(3)]
-    everything = Collate(fields | {"labels_present", "spacing"}, 3, (1.0, 1.0, 2.0))(samples)
+    everything = Collate(fields | {"labels_present"}, 3, (1.0, 1.0, 2.0))(samples)
     assert everything.image.shape == (3, 1, 8, 8, 8)
     assert everything.target.label.shape == (3, 1, 8, 8, 8)
     assert everything.target.label.dtype == torch.int8
@@ -98,7 +98,8 @@ def test_collate_gives_a_batch_with_what_the_loss_needs(stored):
     assert everything.n == (0, 1, 2)
     assert everything.valid is None  # every voxel lies inside
     bare = Collate(frozenset(), 3, (1.0, 1.0, 2.0))(samples)
-    assert bare.target.cells is bare.target.instances is bare.target.spacing is bare.target.labels_present is None
+    assert bare.target.cells is bare.target.instances is bare.target.labels_present is None
+    assert bare.target.spacing == (1.0, 1.0, 2.0), "losses in mm need not ask for it"
 
 
 def test_ids_are_numbered_anew_within_each_sample():

@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from segkit.data.crumbs import Crumbs
@@ -18,6 +16,7 @@ from segkit.data.parallel import die_with_parent
 from segkit.data.sampling import Draw
 from segkit.data.stored_case import StoredCase, unreadable
 from segkit.errors import SegkitError
+from segkit.losses.partial_labels import classes_present
 from segkit.ops.instances import compact
 from segkit.types import ID_FIELDS, Batch, Size, Spacing, Target
 
@@ -148,8 +147,12 @@ class Collate:
             label=stacked("label"),
             instances=ids.get("instances"),
             cells=ids.get("cells"),
-            labels_present=self._present(samples) if "labels_present" in self.needs else None,
-            spacing=self.spacing if "spacing" in self.needs else None,
+            labels_present=(
+                classes_present([sample.annotated for sample in samples], num_classes=self.num_classes)
+                if "labels_present" in self.needs
+                else None
+            ),
+            spacing=self.spacing,
             num_instances=max(count for _, count in compacted) if compacted else None,
         )
         return Batch(
@@ -159,14 +162,6 @@ class Collate:
             case_id=tuple(sample.case_id for sample in samples),
             n=tuple(sample.n for sample in samples),
         )
-
-    def _present(self, samples: Sequence[Sample]) -> Bool[Tensor, "B K"]:
-        """Which classes were annotated in the case of each sample; class 0 always."""
-        present = torch.ones(len(samples), self.num_classes, dtype=torch.bool)
-        for row, sample in zip(present, samples, strict=True):
-            for index in range(1, self.num_classes):
-                row[index] = sample.annotated is None or index in sample.annotated
-        return present
 
 
 def _stacked(arrays: Sequence[np.ndarray], *, channel: bool = True) -> torch.Tensor:
