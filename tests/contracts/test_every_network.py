@@ -53,15 +53,6 @@ TINY = {
     "flexible_unet": {"backbone": "tiny", "decoder_channels": [8, 6, 4]},
 }
 """What makes a network small beside the plan."""
-MONAIS = {
-    "dynunet",
-    "flexible_unet",
-    "mednext",
-    "monai_attention_unet",
-    "segresnet_ds",
-    "swin_unetr",
-    "unet_plus_plus",
-}
 SIZES = [(32, 32), (50, 70), (17, 1), (1, 1), (8, 16, 16), (24, 40, 20), (1, 9, 33), (1, 1, 1)]
 
 
@@ -322,10 +313,8 @@ def test_runs_in_bfloat16(name, dimensions):
     assert (outputs[0].float() - exact).abs().mean() < 0.1 * exact.std()
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("dimensions", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_overfits_one_sample(name, dimensions):
-    if dimensions == 3 and name in MONAIS:
-        pytest.skip("it learns in 2D by the same code, and in many times less time")
     network = build(name, dimensions).train()
     size = (8, 16, 16)[-dimensions:]
     # Two balls in noise: class 1 and class 2 lie at different intensities.

@@ -1,5 +1,7 @@
 """A run and a sweep keep what verbs write under the same names."""
 
+from pathlib import Path
+
 import pytest
 
 from segkit.runs.directory import RunDirectory
@@ -9,7 +11,7 @@ from segkit.runs.sweep import SweepDirectory
 @pytest.mark.parametrize("kind", [RunDirectory, SweepDirectory])
 def test_the_same_names_below_an_absolute_path(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = kind("runs/a")
+    folder = kind(Path("runs/a"))
     monkeypatch.chdir("/")  # moves nothing
     assert folder.path == tmp_path / "runs" / "a"
     assert folder.name == "a"

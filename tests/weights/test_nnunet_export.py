@@ -55,7 +55,7 @@ def test_a_folder_that_is_written_reads_back_as_the_same_network(tmp_path, kind,
     write_model_folder(tmp_path / "model", network, plan)
     source = read_weights(tmp_path / "model/fold_0/checkpoint_final.pth")
     assert (source.channels, source.classes) == (plan.channels, plan.labels.names)
-    again = network_of(source, channels=plan.in_channels, classes=plan.num_classes)
+    again = network_of(source, channels=plan.in_channels, classes=plan.num_classes, supervised_levels=None)
     found = transfer(again, source, channels=plan.channels, classes=plan.labels.names, patch_size=plan.patch_size)
     assert {row.fate for row in found.rows} == {"loaded"}
     assert all(torch.equal(tensor, found.state[name]) for name, tensor in network.state_dict().items())
