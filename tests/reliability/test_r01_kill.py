@@ -20,6 +20,8 @@ from tests.reliability.processes import until
 from segkit.runs.files import read_json, sha256
 from segkit.runs.manifest import MANIFEST
 
+pytestmark = pytest.mark.alone
+
 # A checkpoint after each step; averaged weights and early stopping, so that their state is in it.
 SETTINGS = ("checkpoint.every_s=0.001", "trainer.ema_decay=0.9", "early_stopping.patience=9")
 SETTINGS += ("early_stopping.warmup_epochs=0", "trainer.log_every_n_steps=1")

@@ -31,6 +31,8 @@ from segkit.runs.manifest import Entry, checkpoint_path, checkpoint_steps
 from segkit.tracking.journal import Journal, read_rows
 from segkit.workflows.train import run
 
+pytestmark = pytest.mark.alone
+
 MB = 10**6
 
 

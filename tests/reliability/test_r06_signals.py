@@ -23,6 +23,8 @@ from tests.reliability.test_r01_kill import SETTINGS, fingerprint
 from segkit.runs.checkpoints import newest_valid
 from segkit.runs.files import read_json
 
+pytestmark = pytest.mark.alone
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Some hundred tiles an image: a validation takes a second or more, a step a tenth of one.
 SLOW_VALIDATION = ("validation.step=0.1", "plan.patch_size=[16,16,16]", "validation.tile_batch=1")

@@ -17,6 +17,8 @@ from segkit.runs.directory import RunDirectory
 from segkit.runs.index import last, load_index
 from segkit.runs.manifest import MANIFEST, verify_checkpoint
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 5.0
 STEP_S = 0.5
 """A step is made to take so long on the second rank, so that the signal meets it within one."""

@@ -17,6 +17,8 @@ from segkit.errors import SegkitError
 from segkit.runs.index import load_index
 from segkit.workflows.train import run
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 15.0
 """From the fault to the end of everything; the guarantee's own number."""
 EVERYWHERE = list(product((0, 1), ("exception", "segfault", "kill"), ("step", "validation", "save")))

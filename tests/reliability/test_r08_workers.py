@@ -28,6 +28,8 @@ from segkit.runs.files import read_json
 from segkit.runs.resume import find_resume_point
 from segkit.workflows import train
 
+pytestmark = pytest.mark.alone
+
 plan = conftest.plan
 
 SEED = 3

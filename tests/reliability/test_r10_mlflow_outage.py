@@ -27,7 +27,10 @@ from segkit.tracking.uploader import Uploader
 from segkit.workflows.sync import run as sync
 from segkit.workflows.train import run as train
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's own
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's and SQLAlchemy's own
+]
 CONFIG = {"tracking": {"name": "mlflow"}, "trainer": {"max_epochs": 3}}
 
 

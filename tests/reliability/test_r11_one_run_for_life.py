@@ -16,7 +16,10 @@ from segkit.runs.directory import RunDirectory
 from segkit.workflows.sync import run as sync
 from segkit.workflows.train import run as train
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's and SQLAlchemy's own
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.filterwarnings("ignore"),  # MLflow's and SQLAlchemy's own
+]
 NOT_DETERMINISTIC = ("selected/", "time/", "memory/", "test/")
 
 

@@ -15,6 +15,8 @@ from tests.reliability.processes import until
 
 from segkit.runs.lock import Holder
 
+pytestmark = pytest.mark.alone
+
 STARTS = 8
 
 

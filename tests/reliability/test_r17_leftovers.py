@@ -13,6 +13,8 @@ from tests.reliability.fork_server import verb
 from tests.reliability.phases import marked_train, phase_of
 from tests.reliability.processes import leftovers, listening, session, shared_memory, until
 
+pytestmark = pytest.mark.alone
+
 ENDS = {"success": 0, "error": 1, "signal": 75, "kill": -signal.SIGKILL}
 
 

@@ -28,6 +28,8 @@ from segkit.runs.scores import SCORE
 from segkit.tracking.journal import read_rows
 from segkit.workflows.train import run
 
+pytestmark = pytest.mark.alone
+
 APART = "validation.where=apart"
 TOLERANCE = 1e-6
 

@@ -25,6 +25,8 @@ from segkit.runs.index import last, load_index
 from segkit.workflows.loading import load
 from segkit.workflows.train import run
 
+pytestmark = pytest.mark.alone
+
 STEPS = ("trainer.steps_per_epoch=10", "trainer.log_every_n_steps=1", "optimizer=sgd")
 """Twenty steps, each written down."""
 TOLERANCE = 1e-4

@@ -10,6 +10,8 @@ from lightning.pytorch import Callback
 from scipy.stats import theilslopes
 from tests.reliability.processes import session
 
+pytestmark = pytest.mark.alone
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
