@@ -88,14 +88,19 @@ def run(config: dict[str, Any], *, callbacks: Sequence[Callback] = ()) -> Traine
     directory = RunDirectory(run_folder(Path(config["paths"]["runs"]).expanduser(), name))
     directory.create()
     require_own_files(directory)
-    with directory.lock(), logged_to(directory.log), stoppable():
-        recover(directory)
-        sweep_abandoned(directory.overlays)
-        point = find_resume_point(directory, config["resume"])
-        changes: list[str] = []
-        if directory.exists:
-            changes = refuse_incompatible(directory.load_config(), config, run_name=name)
-        return _Life(config, directory, point, changes, started).train(callbacks)
+    try:
+        with directory.lock(), logged_to(directory.log), stoppable():
+            recover(directory)
+            sweep_abandoned(directory.overlays)
+            point = find_resume_point(directory, config["resume"])
+            changes: list[str] = []
+            if directory.exists:
+                changes = refuse_incompatible(directory.load_config(), config, run_name=name)
+            return _Life(config, directory, point, changes, started).train(callbacks)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(directory.path)  # a write that fails does not say of what
+        raise
 
 
 class _Life:
