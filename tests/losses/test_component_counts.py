@@ -76,6 +76,21 @@ def test_value_and_gradient_equal_the_formula(shape, num_classes, activation, of
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_classes", [2, 4])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_without_surprise_all_else_is_the_same(num_classes, activation):
+    logits, target = sample((6, 5, 3), num_classes=num_classes)
+    found = []
+    for surprise in (True, False):
+        x = logits.detach().requires_grad_()
+        counts = component_counts(x, target, of="cells", surprise=surprise, activation=activation)
+        assert counts.outside.surprise.isnan().all() == counts.inside.surprise.isnan().all() == (not surprise)
+        zero = torch.zeros_like(counts.hit)
+        halves = [half._replace(surprise=zero) for half in (counts.inside, counts.outside)]
+        found.append(value_and_gradient(counts._replace(inside=halves[0], outside=halves[1]), x))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
 def test_regions_together_are_the_whole():
     logits, target = sample((6, 5, 3))
     counts = component_counts(logits, target, of="cells")

@@ -21,6 +21,7 @@ Reference:
 """
 
 import math
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from segkit.losses.component_counts import component_counts
 from segkit.losses.component_scores import is_scored, mean_of, or_one, require_settings, sum_of_means
-from segkit.losses.loss import Loss
+from segkit.losses.loss import FunctionLoss
 from segkit.types import Logits, Target
 
 Mode = Literal["exclude", "reference"]
@@ -75,7 +76,7 @@ def blob_loss(
     return sum_of_means((mean_of(by_component, scored, axis=1), scored.any(1)))
 
 
-class BlobLoss(Loss):
+class BlobLoss(FunctionLoss):
     """Dice and cross-entropy by connected component; see `blob_loss`.
 
     Args:
@@ -98,20 +99,5 @@ class BlobLoss(Loss):
         min_voxels: int = 1,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
-        super().__init__()
         require_settings(smooth=smooth, min_voxels=min_voxels)
-        self.mode: Mode = mode
-        self.smooth = smooth
-        self.min_voxels = min_voxels
-        self.activation: Literal["softmax", "sigmoid"] = activation
-
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
-        """Scalar >= 0."""
-        return blob_loss(
-            logits,
-            target,
-            mode=self.mode,
-            smooth=self.smooth,
-            min_voxels=self.min_voxels,
-            activation=self.activation,
-        )
+        super().__init__(partial(blob_loss, mode=mode, smooth=smooth, min_voxels=min_voxels, activation=activation))

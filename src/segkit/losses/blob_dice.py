@@ -15,6 +15,7 @@ Reference:
     Jaus et al., Every component counts, AAAI 2025 (the metric over cells).
 """
 
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -31,7 +32,7 @@ from segkit.losses.component_scores import (
     require_settings,
     sum_of_means,
 )
-from segkit.losses.loss import Loss
+from segkit.losses.loss import FunctionLoss
 from segkit.types import Logits, Target
 
 
@@ -59,14 +60,14 @@ def blob_dice_loss(
     Returns:
         Scalar >= 0, float32 (float64 for float64 logits).
     """
-    counts = component_counts(logits, target, of=regions_for(false_positives), activation=activation)
+    counts = component_counts(logits, target, of=regions_for(false_positives), surprise=False, activation=activation)
     scored = is_scored(counts, min_voxels=min_voxels)
     missing = 1 - component_dice(counts, scored, false_positives=false_positives, smooth=smooth)
     found = (missing, scored) if batch_dice else (mean_of(missing, scored, axis=1), scored.any(1))
     return sum_of_means(found, false_alarms(counts, scored, false_positives=false_positives))
 
 
-class BlobDiceLoss(Loss):
+class BlobDiceLoss(FunctionLoss):
     """Soft Dice by connected component; see `blob_dice_loss`.
 
     Args:
@@ -89,24 +90,16 @@ class BlobDiceLoss(Loss):
         min_voxels: int = 1,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
-        super().__init__()
         require_settings(smooth=smooth, min_voxels=min_voxels)
+        super().__init__(
+            partial(
+                blob_dice_loss,
+                false_positives=false_positives,
+                batch_dice=batch_dice,
+                smooth=smooth,
+                min_voxels=min_voxels,
+                activation=activation,
+            )
+        )
         self.needs = frozenset({regions_for(false_positives)})
         self.usable_alone = false_positives != "none"
-        self.false_positives: FalsePositives = false_positives
-        self.batch_dice = batch_dice
-        self.smooth = smooth
-        self.min_voxels = min_voxels
-        self.activation: Literal["softmax", "sigmoid"] = activation
-
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
-        """Scalar >= 0."""
-        return blob_dice_loss(
-            logits,
-            target,
-            false_positives=self.false_positives,
-            batch_dice=self.batch_dice,
-            smooth=self.smooth,
-            min_voxels=self.min_voxels,
-            activation=self.activation,
-        )

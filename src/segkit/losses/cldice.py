@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segkit.errors import UsageError
-from segkit.losses.loss import Loss
+from segkit.losses.loss import Loss, require_smoothing
 from segkit.losses.probability_maps import probability_maps
 from segkit.losses.soft_counts import Activation
 from segkit.ops.soft_skeleton import soft_skeleton
@@ -92,13 +92,7 @@ class ClDiceLoss(Loss):
                 why=f"found {iterations}",
                 mend="loss.iterations=3",
             )
-        if smooth <= 0:
-            raise UsageError(
-                "clDice needs a positive smoothing",
-                where="loss.smooth",
-                why=f"{smooth} leaves 0 / 0 for a class that is neither there nor predicted",
-                mend="loss.smooth=1.0",
-            )
+        require_smoothing(smooth, suggested=1.0)
         self.iterations = iterations
         self.include_background = include_background
         self.smooth = smooth

@@ -15,6 +15,8 @@ pass reads the derivatives of these. With a, b, c those of hit, foreground and s
 
 Sums are kept in double precision (single where the device has no other). On CUDA the order of the additions is not
 fixed, unless `torch.use_deterministic_algorithms(True)` asks for it; on the CPU it always is.
+
+What need not be summed is not: of two classes p_y over y > 0 is p_f, and Dice alone reads no surprise.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -41,7 +43,7 @@ class RegionSums(NamedTuple):
 
     Args:
         foreground: Sum of p_f.
-        surprise: Sum of the negative log-likelihood.
+        surprise: Sum of the negative log-likelihood; NaN where it was not asked for.
         voxels: Number of voxels; without a gradient.
     """
 
@@ -69,7 +71,7 @@ class ComponentCounts(NamedTuple):
 
 
 def component_counts(
-    logits: Logits, target: Target, *, of: Regions, activation: Activation = "softmax"
+    logits: Logits, target: Target, *, of: Regions, surprise: bool = True, activation: Activation = "softmax"
 ) -> ComponentCounts:
     """Component counts of a batch, differentiable once by the logits.
 
@@ -81,6 +83,7 @@ def component_counts(
         logits: (B, K, *S), K at least 2.
         target: With `instances` or `cells`, as `of` says; ids need be different within a sample only.
         of: Regions to sum over.
+        surprise: Whether the surprise is asked for; without it a step is a third faster.
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
 
     Raises:
@@ -95,19 +98,21 @@ def component_counts(
     if largest is None:  # of a target made by hand: the one thing here that the host waits for
         largest = int(ids.amax())
     with torch.autocast(logits.device.type, enabled=False):
-        made = _ComponentCounts.apply(logits, target.label, ids, largest, of, activation)  # type: ignore[no-untyped-call]
-    (hit, foreground, surprise), (voxels, *others) = (sums.unbind() for sums in made)
-    classes = others[0] if others else voxels
+        made = _ComponentCounts.apply(logits, target.label, ids, largest, of, surprise, activation)  # type: ignore[no-untyped-call]
+    learnt, (voxels, *others) = (list(sums.unbind()) for sums in made)
+    unknown = learnt.pop() if surprise else torch.full_like(voxels, torch.nan)
+    foreground, hit = learnt[0], learnt[-1]
     outside, inside = (
-        RegionSums(*sums) for sums in zip(foreground.unbind(-1), surprise.unbind(-1), voxels.unbind(-1), strict=True)
+        RegionSums(*sums) for sums in zip(foreground.unbind(-1), unknown.unbind(-1), voxels.unbind(-1), strict=True)
     )
-    return ComponentCounts(hit[..., 1], inside, outside, classes[..., 1])
+    return ComponentCounts(hit[..., 1], inside, outside, (others or [voxels])[0][..., 1])
 
 
 class _ComponentCounts(torch.autograd.Function):
-    """Sums (3, B, R, 2) of what depends on the logits and (1 or 2, B, R, 2) of what does not.
+    """Sums (n, B, R, 2) of what depends on the logits and (m, B, R, 2) of what does not, y = 0 before y > 0.
 
-    The last axis is y = 0, y > 0. Of two classes y is 1 on all foreground: its sum is the number of voxels, once.
+    The former are foreground, hit and surprise, the latter voxels and y. Of two classes hit is foreground over y > 0
+    and y is 1 there, and neither is summed; surprise only if asked for.
     """
 
     @staticmethod
@@ -118,33 +123,36 @@ class _ComponentCounts(torch.autograd.Function):
         ids: Tensor,
         largest: int,
         of: Regions,
+        surprise: bool,
         activation: Activation,
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        total = _wide(logits).new_zeros((4 if logits.shape[1] == 2 else 5, logits.shape[0], largest + 1, 2))
+        classes = logits.shape[1]
+        maps = (1 if classes == 2 else 2) + surprise
+        total = _wide(logits).new_zeros((maps + (1 if classes == 2 else 2), logits.shape[0], largest + 1, 2))
 
         def count(samples: slice, planes: slice) -> Tensor:
             y = label[samples, :, planes]
             bins = _bins(y, ids[samples, :, planes], largest=largest, of=of)
-            return _sums_by_bin(_maps(logits[samples, :, planes], y, activation), bins, regions=largest + 1)
+            values = _maps(logits[samples, :, planes], y, surprise=surprise, activation=activation)
+            return _sums_by_bin(values, bins, regions=largest + 1)
 
         for (samples, _), sums in _over_pieces(count, logits):
             total[:, samples] += sums
         if logits.device.type in ("cpu", "cuda"):  # the devices that have it; the host does not wait for the answer
-            classes = logits.shape[1]
             torch._assert_async(label.amax() < classes, f"a label is none of the {classes} classes of the logits")
             torch._assert_async(ids.amax() <= largest, f"an id is beyond the {largest} that the target counts")
-        learnt, fixed = total[:3].to(dtype), total[3:].to(dtype)
+        learnt, fixed = total[:maps].to(dtype), total[maps:].to(dtype)
         ctx.save_for_backward(logits, label, ids)
         ctx.mark_non_differentiable(fixed)
-        ctx.settings = (largest, of, activation)  # type: ignore[attr-defined]
+        ctx.settings = (largest, of, surprise, activation)  # type: ignore[attr-defined]
         return learnt, fixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  torch fills it
         logits, label, ids = ctx.saved_tensors
-        largest, of, activation = ctx.settings
+        largest, of, surprise, activation = ctx.settings
         result = torch.empty_like(logits)
 
         def derive(samples: slice, planes: slice) -> None:
@@ -152,11 +160,13 @@ class _ComponentCounts(torch.autograd.Function):
             bins = _bins(y, ids[samples, :, planes], largest=largest, of=of).flatten()
             # An ignored voxel finds a derivative of 0 in the last bin.
             table = F.pad(gradient[:, samples].flatten(1), (0, 1))
-            upstream = tuple(row.index_select(0, bins).view(y.shape) for row in table)
-            _write(_gradient(x, y, upstream, activation), into=result[samples, :, planes])
+            upstream = [row.index_select(0, bins).view(y.shape) for row in table]
+            c = upstream.pop() if surprise else None
+            a = upstream.pop() if len(upstream) == 2 else None
+            _write(_gradient(x, y, (a, upstream[0], c), activation), into=result[samples, :, planes])
 
         _over_pieces(derive, logits)
-        return result, None, None, None, None, None
+        return result, None, None, None, None, None, None
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -177,23 +187,26 @@ def _bins(label: Tensor, ids: Tensor, *, largest: int, of: Regions) -> Tensor:
     return bins.masked_fill_(known < 0, 2 * regions * len(label))
 
 
-def _maps(logits: Tensor, label: Tensor, activation: Activation) -> tuple[Tensor, ...]:
-    """p_y of the foreground, p_f, the surprise, 1 and, of more than two classes, y of each voxel (B, 1, *S)."""
+def _maps(logits: Tensor, label: Tensor, *, surprise: bool, activation: Activation) -> tuple[Tensor, ...]:
+    """What is summed over voxels, (B, 1, *S) each, in the order of `_ComponentCounts`."""
     x = _by_class(logits)
+    classes = x.shape[1]
     y = label.to(x.dtype)
-    truth = one_hot(y, x.shape[1], dtype=x.dtype)
-    if activation == "softmax":
+    truth = one_hot(y, classes, dtype=x.dtype) if surprise or classes > 2 else y
+    surprises: tuple[Tensor, ...] = ()
+    if surprise and activation == "softmax":
         log_p = x.log_softmax(1)
-        surprise = _sum_of_classes(log_p * truth).neg_()
+        surprises = (_sum_of_classes(log_p * truth).neg_(),)
         p = log_p.exp_()
     else:
-        surprise = _sum_of_classes(F.binary_cross_entropy_with_logits(x, truth, reduction="none"))
-        p = x.sigmoid()
-    p, truth = p[:, 1:], truth[:, 1:].mul_(p[:, 1:])
-    one = x.new_ones(1).expand_as(surprise)
-    if p.shape[1] == 1:
-        return truth, p, surprise, one
-    return _sum_of_classes(truth), _sum_of_classes(p), surprise, one, y
+        p = x.softmax(1) if activation == "softmax" else x.sigmoid()
+        if surprise:
+            surprises = (_sum_of_classes(F.binary_cross_entropy_with_logits(x, truth, reduction="none")),)
+    one = x.new_ones(1).expand_as(y)
+    if classes == 2:
+        return p[:, 1:], *surprises, one
+    hit = truth[:, 1:].mul_(p[:, 1:])
+    return _sum_of_classes(p[:, 1:]), _sum_of_classes(hit), *surprises, one, y
 
 
 def _sums_by_bin(maps: tuple[Tensor, ...], bins: Tensor, *, regions: int) -> Tensor:
@@ -211,17 +224,20 @@ def _sums_by_bin(maps: tuple[Tensor, ...], bins: Tensor, *, regions: int) -> Ten
     return sums.view(len(maps), count + 1, lanes)[:, :count].sum(-1).view(-1, samples, regions, 2)
 
 
-def _gradient(logits: Tensor, label: Tensor, upstream: tuple[Tensor, ...], activation: Activation) -> Tensor:
-    """The derivative of a piece; `upstream` are a, b and c of the module's formula, (B, 1, *S) each."""
+def _gradient(
+    logits: Tensor, label: Tensor, upstream: tuple[Tensor | None, Tensor, Tensor | None], activation: Activation
+) -> Tensor:
+    """The derivative of a piece; `upstream` are a, b and c of the module's formula, (B, 1, *S) each, None for 0."""
     a, b, c = upstream
     x = _by_class(logits)
-    truth = one_hot(label.to(x.dtype), x.shape[1], dtype=x.dtype)
     p = x.softmax(1) if activation == "softmax" else x.sigmoid()
-    above = (truth[:, 1:] * a).add_(b).mul_(p[:, 1:])
+    read = a is not None or c is not None
+    truth = one_hot(label.to(x.dtype), x.shape[1], dtype=x.dtype) if read else p.new_empty(0)
+    above = p[:, 1:] * (b if a is None else (truth[:, 1:] * a).add_(b))
     if activation == "softmax":
-        g = truth * c.neg()
+        g = torch.zeros_like(p) if c is None else truth.mul_(-c)
         g[:, 1:].add_(above)
         return g.addcmul_(p, _sum_of_classes(g), value=-1)
-    g = truth.sub_(p).mul_(c.neg())
+    g = torch.zeros_like(p) if c is None else truth.sub_(p).mul_(-c)
     g[:, 1:].add_(above.addcmul_(above, p[:, 1:], value=-1))
     return g

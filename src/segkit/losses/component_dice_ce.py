@@ -18,6 +18,7 @@ Reference:
     without a component is the constant 1.
 """
 
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -34,7 +35,7 @@ from segkit.losses.component_scores import (
     sum_of_means,
     without_component,
 )
-from segkit.losses.loss import Loss
+from segkit.losses.loss import FunctionLoss
 from segkit.types import Logits, Target
 
 Empty = Literal["global", "nothing"]
@@ -77,7 +78,7 @@ def component_dice_ce_loss(
     return sum_of_means(found, (plain, without_component(counts, scored)))
 
 
-class ComponentDiceCELoss(Loss):
+class ComponentDiceCELoss(FunctionLoss):
     """Dice and cross-entropy by Voronoi cell; see `component_dice_ce_loss`.
 
     Args:
@@ -100,20 +101,7 @@ class ComponentDiceCELoss(Loss):
         min_voxels: int = 1,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
-        super().__init__()
         require_settings(smooth=smooth, min_voxels=min_voxels)
-        self.empty: Empty = empty
-        self.smooth = smooth
-        self.min_voxels = min_voxels
-        self.activation: Literal["softmax", "sigmoid"] = activation
-
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
-        """Scalar >= 0."""
-        return component_dice_ce_loss(
-            logits,
-            target,
-            empty=self.empty,
-            smooth=self.smooth,
-            min_voxels=self.min_voxels,
-            activation=self.activation,
+        super().__init__(
+            partial(component_dice_ce_loss, empty=empty, smooth=smooth, min_voxels=min_voxels, activation=activation)
         )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from segkit.errors import UsageError
 from segkit.losses.component_counts import ComponentCounts, Regions, RegionSums
+from segkit.losses.loss import require_smoothing
 from segkit.ops.ranks import sum_over_ranks
 
 FalsePositives = Literal["none", "background", "voronoi"]
@@ -122,13 +123,7 @@ def require_settings(*, smooth: float, min_voxels: int) -> None:
     Raises:
         UsageError: `smooth` is not positive, or `min_voxels` is below 1.
     """
-    if smooth <= 0:
-        raise UsageError(
-            "the Dice of a component needs a positive smoothing",
-            where="loss.smooth",
-            why=f"{smooth} leaves 0 / 0 where there is nothing",
-            mend="loss.smooth=1e-5",
-        )
+    require_smoothing(smooth)
     if min_voxels < 1:
         raise UsageError(
             "a component has at least one voxel",

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from segkit.errors import UsageError
+from segkit.losses.loss import require_smoothing
 from segkit.losses.soft_counts import Activation, CountsLoss, SoftCounts, soft_counts
 from segkit.losses.voxels import voxels
 from segkit.ops.ranks import sum_over_ranks
@@ -108,13 +108,7 @@ class DiceLoss(CountsLoss):
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
         super().__init__()
-        if smooth <= 0:
-            raise UsageError(
-                "soft Dice needs a positive smoothing",
-                where="loss.smooth",
-                why=f"{smooth} leaves 0 / 0 for a class that is neither there nor predicted",
-                mend="loss.smooth=1e-5",
-            )
+        require_smoothing(smooth)
         self.batch_dice = batch_dice
         self.include_background = include_background
         self.squared = squared

@@ -17,14 +17,15 @@ Reference:
     Sudre et al., Generalised Dice overlap as a deep learning loss function (2017), arXiv 1707.03237.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from segkit.errors import UsageError
-from segkit.losses.soft_counts import CountsLoss, SoftCounts, soft_counts
+from segkit.losses.loss import require_smoothing
+from segkit.losses.soft_counts import Activation, CountsLoss, SoftCounts, soft_counts
 from segkit.ops.ranks import sum_over_ranks
 from segkit.types import LabelBatch, Logits
 
@@ -108,25 +109,12 @@ class GeneralisedDiceLoss(CountsLoss):
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
         super().__init__()
-        if smooth <= 0:
-            raise UsageError(
-                "generalised Dice needs a positive smoothing",
-                where="loss.smooth",
-                why=f"{smooth} leaves 0 / 0 where no class is there or predicted",
-                mend="loss.smooth=1e-5",
-            )
-        self.weighting: Weighting = weighting
-        self.batch_dice = batch_dice
-        self.include_background = include_background
-        self.smooth = smooth
-        self.activation: Literal["softmax", "sigmoid"] = activation
+        require_smoothing(smooth)
+        self.activation: Activation = activation
+        self.formula = partial(
+            _of_counts, weighting=weighting, batch_dice=batch_dice, include_background=include_background, smooth=smooth
+        )
 
     def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar in [0, 1]."""
-        return _of_counts(
-            counts,
-            weighting=self.weighting,
-            batch_dice=self.batch_dice,
-            include_background=self.include_background,
-            smooth=self.smooth,
-        )
+        return self.formula(counts)

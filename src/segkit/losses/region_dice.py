@@ -12,6 +12,7 @@ Edge cases: as blob Dice. A component is of one class: given instances that span
 the mean of their labels.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ from segkit.losses.component_scores import (
     require_settings,
     sum_of_means,
 )
-from segkit.losses.loss import Loss
+from segkit.losses.loss import FunctionLoss
 from segkit.types import Logits, Target
 
 
@@ -56,7 +57,7 @@ def region_dice_loss(
     Returns:
         Scalar >= 0, float32 (float64 for float64 logits).
     """
-    counts = component_counts(logits, target, of=regions_for(false_positives), activation=activation)
+    counts = component_counts(logits, target, of=regions_for(false_positives), surprise=False, activation=activation)
     scored = is_scored(counts, min_voxels=min_voxels)
     missing = 1 - component_dice(counts, scored, false_positives=false_positives, smooth=smooth)
     index = (counts.classes / or_one(counts.inside.voxels)).round()[:, 1:, None]
@@ -66,7 +67,7 @@ def region_dice_loss(
     return sum_of_means(found, false_alarms(counts, scored, false_positives=false_positives))
 
 
-class RegionDiceLoss(Loss):
+class RegionDiceLoss(FunctionLoss):
     """Soft Dice by connected component and class; see `region_dice_loss`.
 
     Args:
@@ -87,22 +88,15 @@ class RegionDiceLoss(Loss):
         min_voxels: int = 1,
         activation: Literal["softmax", "sigmoid"] = "softmax",
     ) -> None:
-        super().__init__()
         require_settings(smooth=smooth, min_voxels=min_voxels)
+        super().__init__(
+            partial(
+                region_dice_loss,
+                false_positives=false_positives,
+                smooth=smooth,
+                min_voxels=min_voxels,
+                activation=activation,
+            )
+        )
         self.needs = frozenset({regions_for(false_positives)})
         self.usable_alone = false_positives != "none"
-        self.false_positives: FalsePositives = false_positives
-        self.smooth = smooth
-        self.min_voxels = min_voxels
-        self.activation: Literal["softmax", "sigmoid"] = activation
-
-    def forward(self, logits: Logits, target: Target) -> Float[Tensor, ""]:
-        """Scalar >= 0."""
-        return region_dice_loss(
-            logits,
-            target,
-            false_positives=self.false_positives,
-            smooth=self.smooth,
-            min_voxels=self.min_voxels,
-            activation=self.activation,
-        )

@@ -20,6 +20,7 @@ Reference:
     focal Tversky loss function (2018), arXiv 1810.07842.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,7 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segkit.errors import UsageError
-from segkit.losses.soft_counts import CountsLoss, SoftCounts, soft_counts
+from segkit.losses.loss import require_smoothing
+from segkit.losses.soft_counts import Activation, CountsLoss, SoftCounts, soft_counts
 from segkit.ops.ranks import sum_over_ranks
 from segkit.types import LabelBatch, Logits
 
@@ -132,13 +134,7 @@ class TverskyLoss(CountsLoss):
                     why=f"{value}: foreground everywhere, or nothing anywhere, would then be perfect",
                     mend=f"loss.{name}=0.3",
                 )
-        if smooth <= 0:
-            raise UsageError(
-                "the Tversky index needs a positive smoothing",
-                where="loss.smooth",
-                why=f"{smooth} leaves 0 / 0 for a class that is neither there nor predicted",
-                mend="loss.smooth=1e-5",
-            )
+        require_smoothing(smooth)
         if exponent < 1:
             raise UsageError(
                 "the exponent of the focal Tversky loss must be at least 1",
@@ -146,22 +142,17 @@ class TverskyLoss(CountsLoss):
                 why=f"the slope of (1 - T)^{exponent:g} has no bound where a class is right",
                 mend="loss.exponent=1.3333",
             )
-        self.false_positives = false_positives
-        self.false_negatives = false_negatives
-        self.exponent = exponent
-        self.batch_dice = batch_dice
-        self.include_background = include_background
-        self.smooth = smooth
-        self.activation: Literal["softmax", "sigmoid"] = activation
+        self.activation: Activation = activation
+        self.formula = partial(
+            _of_counts,
+            false_positives=false_positives,
+            false_negatives=false_negatives,
+            exponent=exponent,
+            batch_dice=batch_dice,
+            include_background=include_background,
+            smooth=smooth,
+        )
 
     def of_counts(self, counts: SoftCounts) -> Float[Tensor, ""]:
         """Scalar in [0, 1]."""
-        return _of_counts(
-            counts,
-            false_positives=self.false_positives,
-            false_negatives=self.false_negatives,
-            exponent=self.exponent,
-            batch_dice=self.batch_dice,
-            include_background=self.include_background,
-            smooth=self.smooth,
-        )
+        return self.formula(counts)
