@@ -9,6 +9,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,14 +53,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         if key in self._alive:
             return
         size = -(-storage.nbytes() // self._block) * self._block
-
-        def leave(_: object) -> None:
-            del self._alive[key]
-            self.now -= size
-
-        self._alive[key] = weakref.ref(storage, leave)
+        self._alive[key] = weakref.ref(storage, partial(self._leave, key, size))
         self.now += size
         self.peak = max(self.peak, self.now)
+
+    def _leave(self, key: int, size: int, _: object) -> None:
+        del self._alive[key]
+        self.now -= size
 
     def __torch_dispatch__(
         self,
