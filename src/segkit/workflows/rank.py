@@ -31,7 +31,7 @@ from segkit.runs.files import read_json, write_json
 from segkit.runs.lifeline import die_with
 from segkit.runs.log import logged_to
 from segkit.workflows.components import build_components, set_threads
-from segkit.workflows.finishing import draw
+from segkit.workflows.finishing import draw_snapshot
 from segkit.workflows.fitting import fit
 from segkit.workflows.initial_weights import initial_weights
 from segkit.workflows.life import Life
@@ -66,7 +66,7 @@ def run(path: Path, *, callbacks: Sequence[Callback] = ()) -> str:
         run=directory,
         max_epochs=life.max_epochs,
         restored=life.checkpoint is not None,
-        snapshots=[(lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every)],
+        snapshots=[(lambda *_: draw_snapshot(directory, config, life.tuning), every)],
         callbacks=[Whereabouts(place_of(directory, number())), *callbacks],
     )
     if life.checkpoint is None and (weights := initial_weights(config)) is not None:

@@ -46,7 +46,7 @@ from segkit.workflows.announcing import device_text, end_facts, profile_block, s
 from segkit.workflows.components import Components, build_components, set_threads
 from segkit.workflows.copying import begin_copy, finish_copy, open_copy
 from segkit.workflows.deciding import decide
-from segkit.workflows.finishing import draw, score_tuning
+from segkit.workflows.finishing import draw_run_curves, draw_snapshot, score_tuning
 from segkit.workflows.fitting import fit
 from segkit.workflows.initial_weights import initial_weights, place_of_weights
 from segkit.workflows.joining import announce, joined_rank, joined_world, local_ranks, wait_for_run
@@ -162,7 +162,7 @@ class _Life:
                 max_epochs=max_epochs,
                 snapshots=[
                     (lambda *_: uploader.sync() if uploader else None, 1),
-                    (lambda *_: draw(directory, config, life.tuning, checkpoint="last"), every),
+                    (lambda *_: draw_snapshot(directory, config, life.tuning), every),
                 ],
                 callbacks=callbacks,
                 budget=self._budget(),
@@ -215,8 +215,9 @@ class _Life:
                 reason = ""
             else:
                 reason = self._fit(life, parts, uploader)
-            selected = draw(directory, config, life.tuning)
-            score_tuning(selected, prepared.tuning)
+            selected = self._load()
+            draw_run_curves(directory)
+            score_tuning(selected, life.tuning, overlays=config["overlays"]["cases"])
             return self._end(selected, reason or f"all {max_epochs} epochs are done", max_epochs, uploader=uploader)
         except Preempted as error:
             end_at_once()
