@@ -51,6 +51,7 @@ COUNTS = {
 TINY = {
     "nnmamba": {"d_state": 2},
     "nnmamba_unet": {"d_state": 2},
+    "swin_unetr": {"depths": [1, 1, 1, 1], "window_size": 4},
     "flexible_unet": {"backbone": "tiny", "decoder_channels": [8, 6, 4]},
 }
 """What makes a network small beside the plan."""

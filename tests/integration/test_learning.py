@@ -6,7 +6,7 @@ from segkit.workflows.train import run
 def test_a_short_run_finds_the_phantoms_balls(run_config):
     trained = run(
         run_config(
-            "learns", "trainer.max_epochs=4", "trainer.steps_per_epoch=40", "augmentation=none", "optimizer.lr=1e-2"
+            "learns", "trainer.max_epochs=2", "trainer.steps_per_epoch=40", "augmentation=none", "optimizer.lr=1e-2"
         )
     )
     assert trained.score > 0.6

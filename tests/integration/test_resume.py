@@ -15,11 +15,11 @@ STEPS = 6
 @pytest.mark.parametrize(
     ("overrides", "steps"),
     [
-        ((), range(1, STEPS + 1)),
-        (("trainer.ema_decay=0.9", "trainer.accumulate=2"), (2, 3, 6)),
-        (("trainer.precision=bf16-mixed", "optimizer=sgd"), (1, 3)),
+        pytest.param((), range(1, STEPS + 1), marks=pytest.mark.slow, id="float32, every step"),
+        pytest.param((), (1, 6), id="float32"),
+        pytest.param(("trainer.ema_decay=0.9", "trainer.accumulate=2"), (2, 3), id="averaged weights, accumulation"),
+        pytest.param(("trainer.precision=bf16-mixed", "optimizer=sgd"), (5,), id="bfloat16, sgd"),
     ],
-    ids=["float32", "averaged weights, accumulation", "bfloat16, sgd"],
 )
 def test_stopped_after_a_step(run_config, end_state, assert_bitwise_equal, stop_after, overrides, steps):
     whole = run(run_config("whole", *overrides)).directory.path
@@ -34,12 +34,12 @@ def test_stopped_after_a_step(run_config, end_state, assert_bitwise_equal, stop_
 
 
 def test_weights_of_the_loss_go_on_with_the_epoch(run_config, end_state, assert_bitwise_equal, stop_after):
-    """Stopped within the first epoch, within its validation, within the second: the weights are those of the epoch."""
+    """Stopped within the validation of the first epoch and within the second: the weights are those of the epoch."""
     overrides = ("loss.schedule={dice: {0: 4.0, 1: 0.0}, ce: {0: 0.0, 1: 3.0}}",)
     expected = end_state(run(run_config("whole", *overrides)).directory.path)
     other = end_state(run(run_config("constant", overrides[0].replace("1: 0.0", "1: 4.0"))).directory.path)
     assert other["metrics"] != expected["metrics"], "the schedule does nothing"
-    for step in (1, 3, 4):
+    for step in (3, 4):
         config = run_config(f"stopped-{step}", *overrides)
         with pytest.raises(Preempted):
             run(config, callbacks=[stop_after(step)])

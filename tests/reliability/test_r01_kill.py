@@ -83,13 +83,13 @@ def test_killed_in_this_process_alone(lives, uninterrupted, size):
     rng = np.random.default_rng(1)
     plans = [["anywhere", "checkpoint", "validation", "checkpoint"], ["step", "checkpoint", "anywhere", "journal"]]
     deaths: Counter[str] = Counter()
-    for number in range(size(2, 27)):
+    for number in range(size(1, 27)):
         run, died = lives(f"killed-{number}", plans[number % 2], seconds=seconds, rng=rng)
         deaths += died
         assert fingerprint(run) == expected, deaths
     sys.stdout.write(f"{deaths.total()} kills, {sum(deaths[k] for k in WRITE)} within a write: {dict(deaths)}\n")
-    assert deaths.total() >= size(6, 100)
-    assert sum(deaths[phase] for phase in WRITE) >= size(2, 10)
+    assert deaths.total() >= size(3, 100)
+    assert sum(deaths[phase] for phase in WRITE) >= size(1, 10)
 
 
 def test_killed_with_loader_processes(lives, uninterrupted, size):

@@ -60,7 +60,7 @@ def test_a_signal_at_any_instant_of_the_training(started, finished, tmp_path, si
     settings = (*SETTINGS, "trainer.max_epochs=4", "checkpoint.every_s=null")
     expected = finished("whole", *settings)
     rng = np.random.default_rng(1)
-    for number in range(size(4, 20)):
+    for number in range(size(3, 20)):
         name, which = f"signalled-{number}", SIGNALS[number % 3]
         child, _ = started(name, "step", *settings)
         time.sleep(rng.uniform(0, 0.4))

@@ -31,7 +31,7 @@ def tracked(name: str, store) -> list[str]:
 def test_interrupted_and_resumed_is_the_uninterrupted_table(run_config, make_store, stop_after, size):
     whole, store = make_store("whole.db"), make_store("resumed.db")
     train(run_config(*tracked("whole", whole)))
-    for step in size((2, 4), (1, 2, 3, 4, 5)):
+    for step in size((4,), (1, 2, 3, 4, 5)):
         with pytest.raises(Preempted):
             train(run_config(*tracked("resumed", store)), callbacks=[stop_after(step)])
         ((run_id,),) = select(store, "SELECT run_uuid FROM runs WHERE name = 'resumed'")
@@ -43,7 +43,7 @@ def test_interrupted_and_resumed_is_the_uninterrupted_table(run_config, make_sto
     assert {key for key, _, _ in in_store(store, run_id)} >= {"train/loss", "val/score", "lr"}
     assert doubles(store) == []
     said = tags(store, run_id)
-    assert said["segkit.lives"] == str(size(3, 6))
+    assert said["segkit.lives"] == str(size(2, 6))
     assert json.loads(said["param_drift"])["checkpoint.keep"] == "3"
     assert params(store, run_id)["checkpoint.keep"] == "2"
     assert status(store, run_id) == "FINISHED"
