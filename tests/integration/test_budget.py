@@ -69,6 +69,7 @@ def test_a_resumed_run_is_not_timed_again(run_config, stop_after, monkeypatch, e
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_rehearsal_that_was_killed_is_made_again(run_config, end_state, asked):
     config = run_config("killed", "trainer.budget=10m", *WITHOUT_LENGTH)
     directory = RunDirectory(Path(config["paths"]["runs"]) / "killed")

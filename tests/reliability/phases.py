@@ -67,7 +67,7 @@ def marked_train(marker: Path, slow_write_s: float, *argv: str) -> int:
     marks.around(train.Journal, "cut", "cut")
     marks.around(train, "prepare_dataset", "preparing")
     marks.around(train._Life, "_fit", "fit")
-    marks.around(train, "draw", "drawing")
+    marks.around(train, "draw_run_curves", "drawing")
     marks.around(SegmentationModule, "training_step", "step")
     marks.around(SegmentationModule, "validation_step", "validation")
     marks.around(Journal, "metrics", "journal")

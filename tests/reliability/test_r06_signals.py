@@ -80,6 +80,7 @@ def test_a_signal_at_any_instant_of_the_training(started, finished, tmp_path, si
         assert finished(name, *settings) == expected
 
 
+@pytest.mark.slow
 def test_a_signal_within_a_long_validation(started, finished, tmp_path, size):
     expected = finished("whole", *SETTINGS, *SLOW_VALIDATION)
     for number in range(size(1, 6)):

@@ -233,6 +233,7 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_store_at_once_make_its_tables_once(tmp_path, size):
     starters = size(2, 16)
     words = [sys.executable, "-c", OPEN, str(tmp_path), str(starters)]

@@ -53,6 +53,7 @@ def folder(run_config, name) -> RunDirectory:
     return RunDirectory(Path(run_config(name)["paths"]["runs"]) / name)
 
 
+@pytest.mark.slow
 def test_a_rewound_run_is_told_and_its_table_is_its_journal(run_config, make_store):
     store = make_store()
     words = tracked("back", store)
@@ -88,6 +89,7 @@ def test_a_run_that_was_killed_is_closed_by_sync_and_opened_by_the_next_life(run
     assert doubles(store) == []
 
 
+@pytest.mark.slow
 def test_the_folds_of_a_sweep_are_children_of_one_run(run_config, make_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store, config = make_store(), run_config("any")

@@ -55,7 +55,7 @@ def begin(forks, end, argv, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("end", ENDS)
 def test_nothing_is_left(forks, train_argv, tmp_path: Path, size, end, workers):
-    if workers and end != "kill" and not size(False, True):
+    if workers and not size(False, True):
         pytest.skip("with loader processes at full size only: SEGKIT_RELIABILITY=full")
     temporary = tmp_path / "temporary"
     temporary.mkdir()

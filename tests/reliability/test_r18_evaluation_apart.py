@@ -194,6 +194,7 @@ def test_a_slow_one_holds_up_nothing_and_the_newest_waits(run_config, runs, trou
     assert by_step[15] == scored(runs / "slow")[15]
 
 
+@pytest.mark.slow
 def test_the_end_of_the_training_ends_the_evaluation_and_the_next_life_does_it_again(
     forks, train_argv, runs, end_state, assert_bitwise_equal, tmp_path, size
 ):
