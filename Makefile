@@ -49,10 +49,10 @@ demo: $(STAMP)  ## Train on the sample data, evaluate on the test people, print 
 	@echo "  in MLflow    make ui, then http://127.0.0.1:$(PORT)"
 	@echo "  own data     $(BIN)/python -m segkit.train data.root=/my/dataset"
 
-# By two processes, but for those that watch the clock of processes that they kill.
+# Those that watch the clock of processes that they kill come last, apart from those that fill both cores.
 test: $(STAMP)  ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not alone" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and alone" tests/reliability
+	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and alone" tests/reliability -n 2
 
 test-all: $(STAMP)  ## All tests; what the machine lacks is skipped with a reason
 	$(BIN)/python -m pytest

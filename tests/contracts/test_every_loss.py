@@ -161,11 +161,12 @@ def test_a_guess_has_a_gradient_for_every_class(loss, size):
 
 @pytest.mark.parametrize("size", [(3, 4), (2, 3, 2)])
 def test_gradient_equals_differences(loss, size):
+    """In 2D number by number, in 3D along random directions, which takes a tenth of the time."""
     label = random_label(size)
     label[0, 0, 0] = -1
     logits = random_logits(size, dtype=torch.float64).requires_grad_()
     target = make_target(label, loss)
-    assert torch.autograd.gradcheck(lambda x: loss(x, target), logits)
+    assert torch.autograd.gradcheck(lambda x: loss(x, target), logits, fast_mode=len(size) == 3)
 
 
 @pytest.mark.parametrize("size", SIZES)

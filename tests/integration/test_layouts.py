@@ -53,7 +53,7 @@ def assert_picture_alike(image: Path, mask: Path) -> np.ndarray:
         return values
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_nnunet_raw_volumes(nnunet_raw, tmp_path, channels):
     root = nnunet_raw(cases=8, channels=channels, spacing=(1.0, 1.5, 2.0))
     for image, mask in whole_way(root, tmp_path, images="imagesTr"):

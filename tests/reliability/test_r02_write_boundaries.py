@@ -97,7 +97,7 @@ def test_killed_at_every_border(
     for step in present:
         save(before, step, score=1 - step / 10)
     after = shutil.copytree(before, tmp_path / "after")
-    points = spread(lambda: act(after), calls=size(14, 10**6), byte_distance=size(600, 8))
+    points = spread(lambda: act(after), calls=size(8, 10**6), byte_distance=size(1500, 8))
     wholes = {weight_of(newest_valid(before)), weight_of(newest_valid(after))}
     assert max(checkpoint_steps(after)) == new
     seen = set()

@@ -103,7 +103,7 @@ def test_evaluate(forks, trained, tmp_path, size):
     expected, killed = contents(tmp_path / "whole"), tmp_path / "killed"
     report = (run / "report.html").read_text()
     rng = np.random.default_rng(0)
-    for _ in range(size(2, 20)):
+    for _ in range(size(1, 20)):
         child = forks.start(verb, "evaluate", *argv(killed), output=tmp_path / "log-killed")
         time.sleep(rng.uniform(0.3, 1.0) * seconds)
         child.kill()
