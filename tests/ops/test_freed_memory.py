@@ -8,9 +8,9 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from segkit.ops.freed_memory import keep_freed_memory
+from segkit.ops.freed_memory import give_back_freed_memory, keep_freed_memory
 
-if sys.argv[1] == "keep":
+if sys.argv[1] != "leave":
     assert keep_freed_memory()
 
 def faults():
@@ -20,6 +20,9 @@ def use():
     return len(bytearray(b"x") * (64 << 20))
 
 use()
+if sys.argv[1] == "give back":
+    assert give_back_freed_memory()
+    use()
 before = faults()
 use()
 print(faults() - before)
@@ -36,6 +39,11 @@ def test_a_second_block_of_the_size_fetches_no_page():
     # 64 MiB are 16384 pages of 4 KiB, or 32 of 2 MiB.
     assert fetched_pages("leave") >= 32
     assert fetched_pages("keep") < 16
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this switch")
+def test_once_given_back_nothing_is_kept_any_more():
+    assert fetched_pages("give back") >= 32
 
 
 GIVE_BACK = """

@@ -12,7 +12,7 @@ from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
 from segkit.evaluation.native import Average
 from segkit.inference.postprocessing import PostProcessing, size_unit
-from segkit.ops.freed_memory import keep_freed_memory
+from segkit.ops.freed_memory import give_back_freed_memory, keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
 from segkit.runs.leftovers import sweep_abandoned
 from segkit.types import Case
@@ -47,7 +47,10 @@ def run(config: dict[str, Any]) -> list[Path]:
             something else.
         DataError: An image could not be predicted; the others are written, and errors.csv says which and why.
     """
-    keep_freed_memory()
+    if config.get("memory_gb") is None:
+        keep_freed_memory()
+    else:  # a promise of memory comes before speed
+        give_back_freed_memory()
     runs = config["run"] if isinstance(config["run"], list | tuple) else [config["run"]]
     members = [load_from(config, one) for one in runs]
     require_compatible(members)
