@@ -232,13 +232,15 @@ class _Dangerous:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("kind", ["missing", "hostile", "no state", "torn"])
+@pytest.mark.parametrize("kind", ["missing", "hostile", "no state", "torn", "terabytes"])
 def test_files_that_are_no_weights_are_refused(kind, tmp_path, capsys):
     file = tmp_path / "weights.pth"
     if kind == "hostile":
         torch.save({"state_dict": _Dangerous()}, file)
     elif kind == "no state":
         torch.save([1, 2], file)
+    elif kind == "terabytes":  # of the stem, whose channels would be summed
+        torch.save({"_conv_stem.weight": torch.zeros(1).expand(32, 2**30, 3, 3)}, file)
     elif kind == "torn":
         file.write_bytes(b"PK\x03\x04 not a file of weights")
     with pytest.raises(UsageError, match=r"weights\.pth|no such file"):

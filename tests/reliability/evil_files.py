@@ -100,6 +100,7 @@ PICKLES: dict[str, Maker] = {
     "record that leads out": _named("../../canary"),
     "record from the root": _named("/canary"),
     "announced size": _announced,
+    "tensor of terabytes": lambda path, c: torch.save({"a": [{"b": torch.zeros(1).expand(2**40)}]}, path),
     "no mapping": lambda path, canary: torch.save([torch.zeros(1)], path),
     "text": lambda path, canary: path.write_text("import os"),
     "empty": lambda path, canary: path.write_bytes(b""),

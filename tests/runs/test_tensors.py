@@ -32,3 +32,11 @@ def test_what_is_missing_or_no_such_file_is_named(tmp_path: Path, load) -> None:
         with pytest.raises(StorageError, match=name) as caught:
             load(tmp_path / name)
         assert caught.value.exit_code == 74
+
+
+@pytest.mark.parametrize("named", [(), [(print, "nobody.says_so")]])
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path, named) -> None:
+    """Strides of zero make terabytes of four bytes; who looks at the numbers would have to make them."""
+    torch.save({"state": {0: {"exp_avg": torch.zeros(1).expand(2**40)}}}, tmp_path / "optimizer.pt")
+    with pytest.raises(StorageError, match=r"state\.0\.exp_avg \(1099511627776,\) is no dense tensor"):
+        load_plain(tmp_path / "optimizer.pt", named=named)

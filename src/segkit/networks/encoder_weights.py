@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segkit.errors import UsageError
+from segkit.ops.dense import require_dense
 
 _KEY = "network.encoder_weights"
 _STAGE = re.compile(r"^(_blocks)\.\d+\.(\d+\.)")
@@ -35,7 +36,8 @@ def load_encoder_weights(encoder: nn.Module, path: str) -> None:
         path: A safetensors file, or one of `torch.save`.
 
     Raises:
-        UsageError: There is no such file, it holds something else than tensors, or they do not fit.
+        UsageError: There is no such file, it holds something else than tensors that are all there, or they do not
+            fit.
     """
     file = Path(path).expanduser()
     published = _published(_read(file))
@@ -89,6 +91,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
+        require_dense(state)
     except Exception as error:  # a hostile pickle makes the unpickler raise whatever it likes
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
         raise UsageError(f"{file.name} cannot be read as tensors", where=_KEY, why=why) from error

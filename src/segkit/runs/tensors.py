@@ -2,7 +2,8 @@
 
 `torch.load(weights_only=True)` builds tensors and plain values only. What it leaves open is closed before it sees
 the file: only the zip archive that `torch.save` writes is opened (no bare pickle, no tar of old versions, no
-TorchScript), and only where it unpacks to what lies on the disk, so that no archive grows in memory.
+TorchScript), and only where it unpacks to what lies on the disk, so that no archive grows in memory. What it made is
+looked through afterwards: a tensor must hold all the numbers that it claims.
 """
 
 import pickle
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from segkit.errors import StorageError
+from segkit.ops.dense import require_dense
 
 MAX_RECORDS = 200_000
 _SCRIPT = ("code", "constants.pkl")
@@ -33,12 +35,13 @@ def load_plain(path: Path, *, named: Sequence[tuple[Callable[..., Any], str]] = 
             tensors are mapped from the file, so that what is not looked at is not read; they must not be written to.
 
     Raises:
-        StorageError: It is no such file; nothing of it was executed.
+        StorageError: It is no such file, or a tensor in it is not all there; nothing of it was executed.
     """
     try:
         _require_plain_archive(path)
         with torch.serialization.safe_globals([*named]):
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=bool(named))
+        require_dense(value)
     except Exception as error:  # a hostile pickle makes the unpickler raise whatever it likes
         why = f"{path.name}: it cannot be read as tensors and plain values: {_first_line(error)}"
         raise StorageError(

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from segkit.errors import DataError, StorageError, UsageError
@@ -101,7 +100,7 @@ def _of_archive(path: Path) -> Source:
     except StorageError as error:
         raise _unreadable(path, error.why) from error
     key = next((key for key in KEYS if isinstance(content.get(key), Mapping)), None)
-    tensors = _tensors(path, content if key is None else content[key])
+    tensors = _tensors(content if key is None else content[key])
     if key != nnunet.WEIGHTS and not nnunet.is_nnunets(tensors):
         return Source(tensors, "plain", f"a dictionary of tensors{f' under {key!r}' if key else ''}")
     try:
@@ -111,18 +110,9 @@ def _of_archive(path: Path) -> Source:
         raise _unreadable(path, why[:300]) from error
 
 
-def _tensors(path: Path, value: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The tensors of a dictionary, without what else lies in it.
-
-    Raises:
-        DataError: A tensor that is not all there: sparse, quantised, without storage, or larger than its storage.
-    """
-    tensors = {str(name): tensor.detach() for name, tensor in value.items() if isinstance(tensor, Tensor)}
-    for name, tensor in tensors.items():
-        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-        if not dense or tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise _unreadable(path, f"{name} {tuple(tensor.shape)} is no dense tensor with its own numbers")
-    return tensors
+def _tensors(value: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors of a dictionary, without what else lies in it."""
+    return {str(name): tensor.detach() for name, tensor in value.items() if isinstance(tensor, Tensor)}
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
