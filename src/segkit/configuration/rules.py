@@ -16,6 +16,7 @@ def check_rules(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _plan(config.get("plan") or {})
     yield from _scheduler(config.get("scheduler") or {})
     yield from _validation(config)
+    yield from _changing_loss(config)
     yield from _length(config.get("trainer") or {})
     name = config.get("run_name")
     if isinstance(name, str) and (fault := name_fault(name)):
@@ -53,16 +54,41 @@ def _selection(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("early_stopping.patience", why, key="early_stopping.patience")
     if config.get("select") == "best":
         yield Problem("select=best", why, "Set select=last.", "select")
-    if str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
+    if _plateau(config):
         yield Problem("scheduler=plateau", why, "Choose another schedule.", "scheduler")
 
 
 def _validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     """The plateau lowers the rate by the loss of the epoch that has just ended: it cannot wait for it."""
     apart = (config.get("validation") or {}).get("where") == "apart"
-    if apart and str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau"):
+    if apart and _plateau(config):
         why = "the plateau needs each validation at the end of its epoch, and scores from apart come later"
         yield Problem("scheduler=plateau", why, "Set validation.where=here, or choose another schedule.", "scheduler")
+
+
+def _changing_loss(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The plateau compares val/loss between epochs: it must mean the same in all of them."""
+    changing = list(_changing_weights(config.get("loss") or {}, "loss"))
+    if changing and _plateau(config):
+        why = f"the plateau compares val/loss between epochs, and {', '.join(changing)} changes what val/loss is"
+        off = " ".join(f"{key}=null" for key in changing)
+        yield Problem("scheduler=plateau", why, f"Choose another scheduler, or set {off}.", "scheduler")
+
+
+def _changing_weights(loss: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Keys of the schedules that give a term different weights, in sums within the sum too."""
+    schedule, terms = loss.get("schedule"), loss.get("terms")
+    of_terms = schedule.values() if isinstance(schedule, Mapping) else ()
+    weights = [list(points.values()) for points in of_terms if isinstance(points, Mapping)]
+    if any(weight != points[0] for points in weights for weight in points):
+        yield f"{where}.schedule"
+    for name, term in terms.items() if isinstance(terms, Mapping) else ():
+        if isinstance(term, Mapping):
+            yield from _changing_weights(term, f"{where}.terms.{name}")
+
+
+def _plateau(config: Mapping[str, Any]) -> bool:
+    return str((config.get("scheduler") or {}).get("_target_", "")).endswith(".plateau")
 
 
 def _length(trainer: Mapping[str, Any]) -> Iterator[Problem]:
