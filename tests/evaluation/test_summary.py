@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from segkit.evaluation import CaseResult, EvaluationSettings, summarise
-from segkit.metrics.composite import ClassCounts
+from segkit.metrics.composite import ClassCounts, CompositeSettings
+from segkit.metrics.lesion import LesionSettings
 from segkit.types import Labels
 
 LABELS = Labels(names=("background", "liver", "tumour"), ids=(0, 1, 2))
@@ -36,6 +37,16 @@ def test_numbers_by_hand():
     assert summary.mean["dice"].mean == pytest.approx(liver.metrics["dice"].mean)
     assert summary.composite.left_out == (2,)
     assert summary.score == pytest.approx(np.mean(list(summary.per_case_score.values())))
+
+
+@pytest.mark.parametrize(("unit", "size"), [("mm", "mm^3"), ("pixel", "pixels")])
+def test_the_smallest_lesion_of_a_photograph_is_told_in_pixels(unit, size):
+    """Under score.level=lesion the voxel summary carries the rule; by voxel it has none."""
+    settings = EvaluationSettings(CompositeSettings(level="lesion"), LesionSettings(min_mm3=3.0))
+    rules = summarise([], LABELS, settings, unit=unit).to_dict()["rules"]
+    assert rules["lesion"] == settings.lesion.rule(size)
+    assert f"and 3 {size};" in rules["lesion"]
+    assert "lesion" not in summarise([], LABELS, EvaluationSettings(), unit=unit).to_dict()["rules"]
 
 
 def test_order_of_cases_does_not_matter():

@@ -162,7 +162,7 @@ def test_pictures_of_instances(tmp_path):
         for part in ("labels", "masks"):
             (tmp_path / part).mkdir(exist_ok=True)
             Image.fromarray(mask).save(tmp_path / part / f"c{k}.png")
-    score(tmp_path)
+    assert score(tmp_path).unit == "pixel"
     lines = table(tmp_path)
     assert [int(line["lesion_tp"]) for line in lines] == [2, 3, 4]
     assert {float(line["panoptic_quality"]) for line in lines} == {1.0}

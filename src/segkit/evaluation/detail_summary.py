@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from segkit.evaluation.detail import ClassDetail, DetailSettings
+from segkit.metrics.lesion import size_unit
 from segkit.metrics.lesion_detection import PANOPTIC_IOU, Detection, are_lesions, share_by_size
 from segkit.metrics.overlap import overlap
 from segkit.metrics.surface import length_text
@@ -148,15 +149,11 @@ class DetailSummary:
     def rules(self) -> dict[str, str]:
         """The rules in words, by topic: what two evaluations must share to be compared."""
         tolerances = (f"{one.name} {length_text(one.tolerance_mm, self.unit)}" for one in self.surfaces)
-        return {topic: rule.format(size_unit=self._size_unit) for topic, rule in RULES.items()} | {
+        return {topic: rule.format(size_unit=size_unit(self.unit)) for topic, rule in RULES.items()} | {
             "surface_elements": self.settings.surface("").rule(self.unit),
             "surface_tolerances": ", ".join(tolerances),
-            "lesion_matching": self.settings.lesion.rule(self._size_unit),
+            "lesion_matching": self.settings.lesion.rule(size_unit(self.unit)),
         }
-
-    @property
-    def _size_unit(self) -> str:
-        return "pixels" if self.unit == "pixel" else "mm^3"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; what is undefined is null."""
@@ -195,7 +192,7 @@ class DetailSummary:
             cells = "".join(f"{_cell(one.by_case[metric]):<22}" for metric in LESION_METRICS[:4])
             found = f"{one.counts['found']} of {one.counts['reference']}"
             yield f"{one.name:<{width}}  {cells}{found:<14}{one.counts['invented']:<5}  {one.by_case['f1'].n}"
-        yield self.settings.lesion.rule(self._size_unit)
+        yield self.settings.lesion.rule(size_unit(self.unit))
 
 
 def summarise_details(

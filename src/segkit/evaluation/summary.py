@@ -10,6 +10,7 @@ import numpy as np
 from segkit.evaluation.case import CaseResult
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.metrics.composite import ClassCounts, Composite, composite_score
+from segkit.metrics.lesion import size_unit
 from segkit.metrics.overlap import METRICS, overlap
 from segkit.metrics.uncertainty import MIN_GROUPS, Interval, finite_or_none, macro_interval, mean_interval
 from segkit.types import Labels
@@ -67,6 +68,7 @@ class Summary:
         n_groups: Groups (people) they belong to.
         settings: How they were scored.
         names: Class names by index, background first.
+        unit: Of lengths: "mm" or "pixel".
     """
 
     composite: Composite
@@ -76,6 +78,7 @@ class Summary:
     n_groups: int
     settings: EvaluationSettings
     names: tuple[str, ...]
+    unit: str = "mm"
 
     @property
     def score(self) -> float:
@@ -124,7 +127,8 @@ class Summary:
         }
 
     def _lesion_rule(self) -> dict[str, str]:
-        return {"lesion": self.settings.lesion.rule()} if self.settings.composite.level == "lesion" else {}
+        rule = self.settings.lesion.rule(size_unit(self.unit))
+        return {"lesion": rule} if self.settings.composite.level == "lesion" else {}
 
     def table(self) -> Iterator[str]:
         """Lines for a terminal: class, Dice, IoU, precision and recall with their interval, n."""
@@ -149,13 +153,16 @@ class Summary:
             yield f"no interval below {MIN_GROUPS} groups; there are {self.n_groups}"
 
 
-def summarise(results: Sequence[CaseResult], labels: Labels, settings: EvaluationSettings) -> Summary:
+def summarise(
+    results: Sequence[CaseResult], labels: Labels, settings: EvaluationSettings, *, unit: str = "mm"
+) -> Summary:
     """Numbers of a set of cases.
 
     Args:
         results: One a case, in any order.
         labels: Class names.
         settings: Those the cases were scored with.
+        unit: Of lengths: "mm", or "pixel" where the files know no mm.
     """
     results = sorted(results, key=lambda result: result.case_id)
     rows = [row for result in results for row in result.rows]
@@ -178,6 +185,7 @@ def summarise(results: Sequence[CaseResult], labels: Labels, settings: Evaluatio
         n_groups=len(set(groups)),
         settings=settings,
         names=labels.names,
+        unit=unit,
     )
 
 

@@ -16,6 +16,11 @@ from segkit.ops.connected_components import connected_components, voxels_of_volu
 from segkit.types import Spacing
 
 
+def size_unit(unit: str) -> str:
+    """What sizes of lesions are counted in, by the unit of lengths ("mm" or "pixel"): `mm^3` or `pixels`."""
+    return "pixels" if unit == "pixel" else "mm^3"
+
+
 @dataclass(frozen=True)
 class LesionSettings:
     """What counts as found.

@@ -10,6 +10,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 
 from segkit.evaluation.comparison_files import COMPARISON, compared_rows
+from segkit.metrics.lesion import size_unit
 from segkit.metrics.lesion_detection import are_lesions
 from segkit.metrics.surface import length_text
 from segkit.reporting.html import paragraph, picture, section, table
@@ -263,7 +264,7 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     lesions = summary.get("lesions") or {}
     if not any(are_lesions(of["counts"]["reference"], of["f1"]["n"]) for of in lesions.values()):
         return  # organs: one piece a case
-    size = "mm^3" if summary.get("unit", "mm") == "mm" else "pixels"
+    size = size_unit(str(summary.get("unit", "mm")))
     yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
     yield table(
         ("class", "F1", "recall", "precision", "PQ", "component Dice", "found", "invented", "split", "merged"),

@@ -75,7 +75,7 @@ def numbers_of(
         files: By case, its reference and its prediction.
     """
     more = None if detail is None else summarise_details(details, labels, detail, unit=unit)
-    return Numbers(results, details, labels, summarise(results, labels, settings), more, files)
+    return Numbers(results, details, labels, summarise(results, labels, settings, unit=unit), more, files)
 
 
 def detail_settings(config: Mapping[str, Any], lesion: LesionSettings, labels: Labels) -> DetailSettings | None:
