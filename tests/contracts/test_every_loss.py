@@ -265,19 +265,23 @@ def test_is_a_loss_of_ours(loss):
 def on_two_ranks(tmp_path_factory):
     """{name: (gradient of one process for the whole batch, mean over two ranks of the gradient for half of it)}.
 
-    All losses in one pair of processes, with Dice over samples and over the batch. The last sample has no foreground.
+    All losses in one pair of processes, with Dice over samples and over the batch, with every voxel annotated and with
+    fewer of the second rank's than of the first's. The last sample has no foreground.
     """
     folder, label = tmp_path_factory.mktemp("ranks"), random_label((6, 5, 4), batch=4)
     label[3] = 0
+    sparse = label.clone()
+    sparse[2:, :, 2:] = -1
     cases, whole = {}, {}
-    for name, batch_dice in itertools.product(NAMES, (False, True)):
+    for name, batch_dice, annotated in itertools.product(NAMES, (False, True), ("all", "fewer on a rank")):
         made = instantiate(
             CONFIGS[name], where="loss", supplied={"num_classes": K, "dimensions": 3, "batch_dice": batch_dice}
         )
         logits = random_logits((6, 5, 4), batch=4).requires_grad_()
-        cases[name, batch_dice] = (made, logits.detach(), make_target(label, made))
-        made(logits, cases[name, batch_dice][2]).backward()
-        whole[name, batch_dice] = logits.grad
+        target = make_target(label if annotated == "all" else sparse, made)
+        cases[name, batch_dice, annotated] = (made, logits.detach(), target)
+        made(logits, target).backward()
+        whole[name, batch_dice, annotated] = logits.grad
     torch.save(cases, folder / "cases.pt")
     command = [sys.executable, str(Path(__file__).with_name("loss_on_a_rank.py"))]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -287,10 +291,11 @@ def on_two_ranks(tmp_path_factory):
     return {key: (whole[key], torch.cat([half[key] for half in halves]) / 2) for key in cases}
 
 
+@pytest.mark.parametrize("annotated", ["all", "fewer on a rank"])
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_two_ranks_learn_what_one_process_does(on_two_ranks, name, batch_dice):
-    alone, averaged = on_two_ranks[name, batch_dice]
+def test_two_ranks_learn_what_one_process_does(on_two_ranks, name, batch_dice, annotated):
+    alone, averaged = on_two_ranks[name, batch_dice, annotated]
     torch.testing.assert_close(averaged, alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
 
 

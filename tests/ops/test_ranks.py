@@ -1,5 +1,6 @@
 """Collectives between real processes (gloo), and the identity where there is one."""
 
+import itertools
 import os
 import socket
 import tempfile
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from segkit.losses.cross_entropy import cross_entropy_loss
 from segkit.losses.dice import soft_dice_loss
+from segkit.losses.focal import focal_loss
 from segkit.ops import ranks
 
 
@@ -56,6 +59,8 @@ def test_alone_every_function_is_the_identity():
     assert ranks.first_given(None) is None
     assert ranks.sum_over_ranks(value) is value
     assert ranks.share_of([1, 2, 3]) == [1, 2, 3]
+    assert ranks.part_of_mean(torch.tensor(6.0), torch.tensor(4.0)) == 1.5
+    assert ranks.part_of_mean(torch.tensor(0.0), torch.tensor(0.0)) == 0
 
 
 def _talk() -> dict[str, object]:
@@ -108,6 +113,57 @@ def test_batch_dice_of_two_ranks_is_that_of_the_whole_batch():
     torch.testing.assert_close(gradient, logits.grad)
     # Without gradients nothing is exchanged: in validation each rank has another number of images.
     assert halves[0]["alone"] != halves[1]["alone"]
+
+
+MEANS = {
+    "weighted": lambda x, y: cross_entropy_loss(x, y, class_weights=torch.tensor([0.1, 1.0, 4.0])),
+    "sigmoid": lambda x, y: cross_entropy_loss(x, y, class_weights=torch.tensor([0.1, 1, 4]), activation="sigmoid"),
+    "smoothed": lambda x, y: cross_entropy_loss(x, y, class_weights=torch.tensor([0.1, 1, 4]), label_smoothing=0.1),
+    "focal": lambda x, y: focal_loss(x, y, alpha=0.25),
+    "focal sigmoid": lambda x, y: focal_loss(x, y, activation="sigmoid"),
+}
+SPARSE = LABEL.clone()
+SPARSE[2:, :, 1:] = -1
+SPARSE[3] = -1
+LABELS = {"all annotated": LABEL, "fewer on a rank": SPARSE, "none on a rank": SPARSE[[0, 1, 3, 3]]}
+
+
+def _parts_of_means() -> dict[str, list[torch.Tensor]]:
+    part, parts = slice(2 * ranks.rank(), 2 * ranks.rank() + 2), {}
+    for (name, mean), (which, label) in itertools.product(MEANS.items(), LABELS.items()):
+        logits = LOGITS[part].clone().requires_grad_()
+        loss = mean(logits, label[part])
+        loss.backward()
+        with torch.no_grad():
+            alone = mean(LOGITS[part], label[part])
+        parts[f"{name}, {which}"] = [loss.detach(), logits.grad, alone]
+    return parts
+
+
+def test_means_over_the_voxels_of_two_ranks_are_those_of_the_whole_batch():
+    """Also where the ranks' weights differ: by classes, by what is annotated, by nothing annotated on one of them."""
+    first, second = on_ranks(_parts_of_means)
+    for (name, mean), (which, label) in itertools.product(MEANS.items(), LABELS.items()):
+        logits = LOGITS.clone().requires_grad_()
+        whole = mean(logits, label)
+        whole.backward()
+        (one, of_one, alone), (other, of_other, _) = (half[f"{name}, {which}"] for half in (first, second))
+        torch.testing.assert_close((one + other) / 2, whole.detach())
+        torch.testing.assert_close(torch.cat([of_one, of_other]) / 2, logits.grad)
+        # Without gradients nothing is exchanged: a mean of this rank's voxels alone.
+        torch.testing.assert_close(alone, mean(LOGITS[:2], label[:2]))
+
+
+def test_the_part_of_a_rank_is_not_finite_on_that_rank_alone():
+    """By its own loss the rank is found that spoilt a step."""
+
+    def poisoned() -> torch.Tensor:
+        total = torch.tensor(float("nan") if ranks.rank() == 1 else 6.0, requires_grad=True)
+        return ranks.part_of_mean(total, torch.tensor(2.0 + 2.0 * ranks.rank())).detach()
+
+    sound, spoilt = on_ranks(poisoned)
+    assert sound == 6.0 / 3.0
+    assert spoilt.isnan()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_the_key_that_mends_it():

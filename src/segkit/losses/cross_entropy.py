@@ -3,10 +3,12 @@
     softmax:  loss = sum of w_y (-log p_y) / sum of w_y       over voxels with a label, y its class
     sigmoid:  loss = sum of w_k b_k / sum of w_k              over voxels with a label and over classes k
 
-b_k is the binary cross-entropy of class k against the rest, w the weights of the classes.
+b_k is the binary cross-entropy of class k against the rest, w the weights of the classes. Both sums run over the batch
+of all ranks together.
 
 `label_smoothing` e puts (1 - e) y_k + e / K in the place of the one-hot label y (sigmoid: (1 - e) y_k + e / 2). `top_k`
-keeps the share k of the annotated voxels that cost most, over the batch of one process, at least one voxel:
+keeps the share k of the annotated voxels that cost most, at least one voxel. Each process chooses among its own: the
+hardest of all would have to be sent around.
 
     loss = sum of l / sum of w        over the floor(k n) voxels with the largest l, of n
 
@@ -29,6 +31,7 @@ from torch.nn import functional as F
 from segkit.errors import UsageError
 from segkit.losses.soft_counts import CountsLoss, SoftCounts, soft_counts
 from segkit.losses.voxels import by_class, voxels
+from segkit.ops.ranks import part_of_mean
 from segkit.types import LabelBatch, Logits, Target
 
 
@@ -52,7 +55,7 @@ def cross_entropy_loss(
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
 
     Returns:
-        Scalar >= 0, float32 (float64 for float64 logits).
+        Scalar >= 0, float32 (float64 for float64 logits). Of several ranks each has its part; their mean is the loss.
     """
     if label_smoothing == 0 and top_k is None:
         counts = soft_counts(logits, label, activation=activation)
@@ -71,8 +74,7 @@ def cross_entropy_loss(
             weight = (known * weights).sum(1)
         if top_k is not None:
             surprise, weight = _hardest(surprise.flatten(), weight.flatten(), known.flatten(), share=top_k)
-        loss: Tensor = surprise.sum() / _or_one(weight.sum())
-        return loss
+        return part_of_mean(surprise.sum(), weight.sum())
 
 
 def _hardest(
@@ -103,12 +105,7 @@ def _mean_surprise(
     if class_weights is not None:
         weights = class_weights.to(surprise.dtype)
         surprise, present = surprise * weights, present * weights
-    return surprise.sum() / _or_one(present.sum())
-
-
-def _or_one(total: Tensor) -> Tensor:
-    """The total, or 1 where nothing was counted: then the sum over it is 0 too."""
-    return torch.where(total > 0, total, torch.ones_like(total))
+    return part_of_mean(surprise.sum(), present.sum())
 
 
 class CrossEntropyLoss(CountsLoss):

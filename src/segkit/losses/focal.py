@@ -3,7 +3,7 @@
     softmax:  loss = mean over voxels of  a_y (1 - p_y)^g (-log p_y)                y the class of the voxel
     sigmoid:  loss = mean over voxels and classes of  a_t (1 - q)^g (-log q)        q = p_k in class k, else 1 - p_k
 
-Means run over annotated voxels; label -1 is left out. g = 0 without a is cross-entropy.
+Means run over the annotated voxels of all ranks together; label -1 is left out. g = 0 without a is cross-entropy.
 
 `alpha` null: a = 1. A number a: a for the foreground classes (sigmoid: for voxels of the class) and 1 - a for the
 background (sigmoid: for all others); so 0.25, the number of the paper on detection, makes foreground count less. A
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from segkit.errors import UsageError
 from segkit.losses.loss import Loss
 from segkit.losses.voxels import by_class, voxels
+from segkit.ops.ranks import part_of_mean
 from segkit.types import LabelBatch, Logits, Target
 
 
@@ -49,7 +50,7 @@ def focal_loss(
         activation: `softmax` over classes, or `sigmoid` for each class against the rest.
 
     Returns:
-        Scalar >= 0, float32 (float64 for float64 logits).
+        Scalar >= 0, float32 (float64 for float64 logits). Of several ranks each has its part; their mean is the loss.
     """
     with torch.autocast(logits.device.type, enabled=False):
         x, truth, known = voxels(logits, label)
@@ -62,7 +63,7 @@ def focal_loss(
             z = torch.where(truth > 0, x, -x)
             losses = -F.logsigmoid(z) * (gamma * F.logsigmoid(-z)).exp() * _balance_of_terms(alpha, truth) * known
             annotated = annotated * x.shape[1]
-        return losses.sum() / annotated.clamp(min=1)
+        return part_of_mean(losses.sum(), annotated)
 
 
 def _balance_of_classes(alpha: float | Tensor | None, x: Tensor) -> Tensor | float:

@@ -84,6 +84,23 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradients[0])
 
 
+def part_of_mean(total: Tensor, count: Tensor) -> Tensor:
+    """This rank's part of a mean over what all R ranks count: t / (mean over the ranks of c); 0 where nothing counts.
+
+    The mean of the parts over the ranks, which DDP takes of their gradients, is (sum of t) / (sum of c): what one
+    process makes of the whole batch. The parts themselves differ, so that the rank whose own is not finite is known.
+    Like `sum_over_ranks` a collective only where gradients are computed.
+
+    Args:
+        total: t, the sum of this rank; carries the gradient.
+        count: c >= 0, what it was summed over, or the sum of its weights; of the same shape, without a gradient.
+    """
+    count = count.detach()
+    if world_size() > 1 and torch.is_grad_enabled():
+        count = total_over_ranks([count])[0] / world_size()
+    return total / torch.where(count > 0, count, 1)
+
+
 def total_over_ranks(values: Sequence[Tensor]) -> list[Tensor]:
     """Sums of some tensors without gradient; the tensors themselves stay as they are."""
     totals = [value.detach().clone() for value in values]
