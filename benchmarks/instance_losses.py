@@ -12,9 +12,7 @@ what the truth itself would score.
 """
 
 import argparse
-import csv
 import json
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +22,7 @@ import numpy as np
 
 from benchmarks.machine import facts
 from benchmarks.process import run_python
-from segkit.metrics.paired_comparison import paired_difference
-from segkit.metrics.uncertainty import Interval, mean_interval
+from benchmarks.trainings import Values, compared, evaluate, read, write
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "dice_ce"
@@ -76,17 +73,11 @@ def train_command(loss: str, seed: int, *, data: Path, workspace: Path) -> list[
 def _run(loss: str, seed: int, *, data: Path, workspace: Path) -> None:
     folder = workspace / f"{loss}-s{seed}"
     run_python(train_command(loss, seed, data=data, workspace=workspace))
-    run_python(["-m", "segkit.evaluate", f"run={folder}", "subset=test", f"lesion.min_iou={MIN_IOU}"])
-    scored = folder / "evaluation" / "test"
+    scored = evaluate(folder, f"lesion.min_iou={MIN_IOU}")
     summary = json.loads((scored / "summary.json").read_text())
     CASES.mkdir(parents=True, exist_ok=True)
     (CASES / "ceiling.json").write_text(json.dumps(_ceiling(summary), indent=2) + "\n")
-    with (scored / "per_case.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    with _path(loss, seed).open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["case_id", *METRICS], extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(_path(loss, seed), read(scored / "per_case.csv"), ["case_id", *METRICS])
 
 
 def _ceiling(summary: Mapping[str, Any]) -> Any:  # noqa: ANN401  as JSON holds it
@@ -100,10 +91,7 @@ def _path(loss: str, seed: int) -> Path:
 
 
 def _read(path: Path) -> Table:
-    with path.open() as file:
-        return {
-            row["case_id"]: {metric: float(row[metric] or "nan") for metric in METRICS} for row in csv.DictReader(file)
-        }
+    return {row["case_id"]: {metric: float(row[metric] or "nan") for metric in METRICS} for row in read(path)}
 
 
 def report(tables: Mapping[str, Sequence[Table]], ceiling: Mapping[str, Mapping[str, Any]]) -> str:
@@ -128,10 +116,8 @@ def report(tables: Mapping[str, Sequence[Table]], ceiling: Mapping[str, Mapping[
     for metric, title in METRICS.items():
         lines += ["", f"## {title}", "", "| loss | mean | seeds | difference to Dice + CE |", "|---|---|---|---|"]
         values = {loss: _stack(found, metric, cases) for loss, found in tables.items()}
-        for loss, table in values.items():
-            seeds = ", ".join(f"{statistics.fmean(row[np.isfinite(row)]):.4f}" for row in table)
-            mean = mean_interval(table.mean(axis=0), cases)
-            lines.append(f"| {loss} | {_shown(mean)} | {seeds} | {_difference(values, loss, cases)} |")
+        for loss, cells in compared(values, cases, reference=REFERENCE):
+            lines.append(f"| {loss} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -140,19 +126,8 @@ def _ceiling_text(ceiling: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{ceiling['f1']['mean']:.4f} [{low:.4f}, {high:.4f}]"
 
 
-def _stack(tables: Sequence[Table], metric: str, cases: Sequence[str]) -> np.ndarray:
-    return np.array([[table[case][metric] for case in cases] for table in tables])
-
-
-def _difference(values: Mapping[str, np.ndarray], loss: str, cases: Sequence[str]) -> str:
-    if loss == REFERENCE or REFERENCE not in values:
-        return ""
-    found = paired_difference(values[REFERENCE][..., None], values[loss][..., None], list(cases))
-    return f"{found.interval.mean:+.4f} [{found.interval.low:+.4f}, {found.interval.high:+.4f}]"
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}] n={interval.n}"
+def _stack(tables: Sequence[Table], metric: str, cases: Sequence[str]) -> Values:
+    return np.array([[[table[case][metric]] for case in cases] for table in tables])
 
 
 if __name__ == "__main__":

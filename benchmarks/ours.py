@@ -111,6 +111,29 @@ def step(
     return one
 
 
+def network(
+    bench: Bench, topology: Topology, name: str, *, precision: str | None = None, deep_supervision: bool | None = None
+) -> tuple[nn.Module, str]:
+    """A network of `configs/network` alone, and the precision it computes in.
+
+    It is built by the rung `base`: on nnU-Net's rung the coarsest level has no head, which nnU-Net's networks have.
+
+    Args:
+        bench: Device and data.
+        topology: What of it the network takes from a plan.
+        name: As `network=` has it.
+        precision: None: segkit's own choice for the device.
+        deep_supervision: None: as the file has it.
+    """
+    words = [*overrides(bench, topology, precision=precision), f"network={name}", "plan=base"]
+    words.append(f"plan.blocks_per_stage={_list(topology.blocks)}")
+    if deep_supervision is not None:
+        words.append(f"network.deep_supervision={str(deep_supervision).lower()}")
+    config, plan = planned(words)
+    torch.manual_seed(0)
+    return to_device(build_network(config, plan), bench.device, channels_last=plan.channels_last), plan.precision
+
+
 def predictor(bench: Bench, topology: Topology, *, precision: str | None = None) -> Predictor:
     """The network over whole images, as `predict` uses it."""
     parts = build(overrides(bench, topology, precision=precision))

@@ -9,7 +9,6 @@ default.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks.instance_losses import LOSSES, ROOT
 from benchmarks.machine import facts
 from benchmarks.process import run_python
+from benchmarks.trainings import evaluate, read, write
 
 PATIENTS = 3
 EPOCHS = 4
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workspace", type=Path, default=ROOT / "runs" / "patients_left_out", help="runs")
     parser.add_argument("--report", action="store_true", help="only write the report of what there is")
     asked = parser.parse_args(arguments)
-    rows = _read()
+    rows: list[Row] = [*read(TABLE)]
     for loss in () if asked.report else LOSSES:
         for fold in range(PATIENTS):
             if not any((row["loss"], row["fold"]) == (loss, str(fold)) for row in rows):
                 rows += _run(loss, fold, data=asked.data.resolve(), workspace=asked.workspace.resolve())
-                _write(rows)
+                write(TABLE, rows, ["loss", "fold", "case_id", *METRICS])
                 print(f"{loss}, patient {fold + 1} of {PATIENTS} left out: done", flush=True)
     text = report(rows)
     (TABLE.parent / REPORT).write_text(text)
@@ -64,26 +64,8 @@ def train_command(loss: str, fold: int, *, data: Path, workspace: Path) -> list[
 def _run(loss: str, fold: int, *, data: Path, workspace: Path) -> list[Row]:
     folder = workspace / f"{loss}-{fold}"
     run_python(train_command(loss, fold, data=data, workspace=workspace))
-    run_python(["-m", "segkit.evaluate", f"run={folder}", "subset=test", "overlays=0"])
-    with (folder / "evaluation" / "test" / "per_case.csv").open() as file:
-        return [
-            {"loss": loss, "fold": str(fold), "case_id": row["case_id"], **{metric: row[metric] for metric in METRICS}}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _read() -> list[Row]:
-    if not TABLE.exists():
-        return []
-    with TABLE.open() as file:
-        return list(csv.DictReader(file))
-
-
-def _write(rows: Sequence[Row]) -> None:
-    with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["loss", "fold", "case_id", *METRICS], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    scored = read(evaluate(folder, "overlays=0") / "per_case.csv")
+    return [{**row, "loss": loss, "fold": str(fold)} for row in scored]
 
 
 def report(rows: Sequence[Row]) -> str:

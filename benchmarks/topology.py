@@ -1,9 +1,21 @@
 """The networks that are timed: one description from which ours, nnU-Net's and MONAI's are built alike."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+NETWORKS = tuple(
+    sorted(
+        path.stem
+        for path in (Path(__file__).parents[1] / "configs" / "network").glob("*.yaml")
+        if path.stem != "custom"
+    )
+)
+"""What `network=` can be, but for the file that a user completes."""
+_RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
+"""By stage, in nnU-Net's presets of the residual encoder."""
 
 CLASSES = 3
 """Background, anterior and posterior hippocampus."""
@@ -35,6 +47,11 @@ class Topology:
         """Kernel of each stage and axis."""
         return [[3, 3, 3]] * len(self.features)
 
+    @property
+    def blocks(self) -> list[int]:
+        """Residual blocks of each stage, for networks that have them."""
+        return list(_RESIDUAL_BLOCKS[: len(self.features)])
+
     def inputs(self, device: str) -> tuple[Tensor, Tensor]:
         """A batch of noise with blocks of each class: image (B, 1, *S) float32, label (B, 1, *S) int64."""
         random = torch.Generator().manual_seed(0)
@@ -44,6 +61,7 @@ class Topology:
         return image.to(device), label.to(device)
 
 
+SMOKE = Topology("a smoke run's", (16, 16, 16), 2, (8, 16, 32))
 STEP = Topology("16.5 M parameters, (2, 1, 64, 64, 64)", (64, 64, 64), 2, (32, 64, 128, 256, 320))
 HIPPOCAMPUS = Topology("nnU-Net's hippocampus plan at batch 2", (40, 56, 40), 2, (32, 64, 128, 256))
 HIPPOCAMPUS_FULL = Topology("nnU-Net's hippocampus plan", (40, 56, 40), 9, (32, 64, 128, 256))

@@ -18,14 +18,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from benchmarks.bench import Bench
 from benchmarks.process import run_python
-from benchmarks.topology import Topology
+from benchmarks.topology import CLASSES, Topology
+
+Encoder: TypeAlias = Literal["plain", "residual"]
 
 CONFIGURATION = "3d_fullres"
 DATASET = "Dataset999_Bench"
@@ -63,7 +65,6 @@ def prepared(bench: Bench) -> Path:
 
 def plans(topology: Topology) -> dict[str, Any]:
     """Its plans file for a topology: what its planner writes, with the numbers that are compared."""
-    stages = len(topology.features)
     return {
         "dataset_name": DATASET,
         "plans_name": "nnUNetPlans",
@@ -84,29 +85,56 @@ def plans(topology: Topology) -> dict[str, Any]:
                 "use_mask_for_norm": [False],
                 "batch_dice": False,
                 **_resampling(),
-                "architecture": {
-                    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-                    "arch_kwargs": {
-                        "n_stages": stages,
-                        "features_per_stage": list(topology.features),
-                        "conv_op": "torch.nn.modules.conv.Conv3d",
-                        "kernel_sizes": topology.kernels,
-                        "strides": topology.strides,
-                        "n_conv_per_stage": [2] * stages,
-                        "n_conv_per_stage_decoder": [2] * (stages - 1),
-                        "conv_bias": True,
-                        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                        "dropout_op": None,
-                        "dropout_op_kwargs": None,
-                        "nonlin": "torch.nn.LeakyReLU",
-                        "nonlin_kwargs": {"inplace": True},
-                    },
-                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-                },
+                "architecture": architecture(topology),
             }
         },
     }
+
+
+def architecture(topology: Topology, encoder: Encoder = "plain") -> dict[str, Any]:
+    """The part of its plans file that describes the network: its default, or its presets of the residual encoder."""
+    stages = len(topology.features)
+    kind, blocks, up = {
+        "plain": ("PlainConvUNet", {"n_conv_per_stage": [2] * stages}, 2),
+        "residual": ("ResidualEncoderUNet", {"n_blocks_per_stage": topology.blocks}, 1),
+    }[encoder]
+    return {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
+        "arch_kwargs": {
+            "n_stages": stages,
+            "features_per_stage": list(topology.features),
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "kernel_sizes": topology.kernels,
+            "strides": topology.strides,
+            **blocks,
+            "n_conv_per_stage_decoder": [up] * (stages - 1),
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def network(topology: Topology, encoder: Encoder, device: str) -> torch.nn.Module:
+    """Its network alone, with a head at every level of the decoder, initialised as it does."""
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    described = architecture(topology, encoder)
+    torch.manual_seed(0)
+    made: torch.nn.Module = get_network_from_plans(
+        described["network_class_name"],
+        described["arch_kwargs"],
+        described["_kw_requires_import"],
+        1,
+        CLASSES,
+        deep_supervision=True,
+    )
+    return made.to(device)
 
 
 def _resampling() -> dict[str, Any]:

@@ -10,6 +10,8 @@ NAMES = (
     "scan",
     "component_loss",
     "step",
+    "unet",
+    "network",
     "loading",
     "epoch",
     "prediction",
@@ -18,6 +20,7 @@ NAMES = (
     "preparation",
     "start_up",
     "memory",
+    "network_memory",
     "trainers",
 )
 

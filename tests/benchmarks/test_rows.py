@@ -10,11 +10,12 @@ import pytest
 import torch
 from benchmarks.bench import Bench
 from benchmarks.gpu import parse
-from benchmarks.ours import overrides, planned
-from benchmarks.peers.nnunet import CONFIGURATION, environment, plans, prepare
+from benchmarks.ours import network, overrides, planned
+from benchmarks.peers.nnunet import CONFIGURATION, architecture, environment, plans, prepare
 from benchmarks.phantoms import SIDE, phantom
 from benchmarks.rows import NAMES, component_loss, load
-from benchmarks.topology import HIPPOCAMPUS, HIPPOCAMPUS_FULL, LARGE, STEP
+from benchmarks.rows.network import energy
+from benchmarks.topology import HIPPOCAMPUS, HIPPOCAMPUS_FULL, LARGE, NETWORKS, SMOKE, STEP
 
 from segkit.configuration import build_network
 from segkit.data.sample import sample_root
@@ -79,6 +80,38 @@ def test_nnunets_plan_is_the_topology(topology):
     assert arguments["n_stages"] == len(arguments["strides"]) == len(arguments["kernel_sizes"])
     assert len(arguments["n_conv_per_stage_decoder"]) == arguments["n_stages"] - 1
     json.dumps(plan)
+
+
+def test_nnunets_residual_encoder_has_the_blocks_of_the_topology():
+    described = architecture(LARGE, "residual")
+    assert described["network_class_name"].endswith(".ResidualEncoderUNet")
+    assert described["arch_kwargs"]["n_blocks_per_stage"] == [1, 3, 4, 6, 6, 6]
+    assert described["arch_kwargs"]["n_conv_per_stage_decoder"] == [1] * 5
+    assert "n_conv_per_stage" not in described["arch_kwargs"]
+
+
+@pytest.mark.parametrize("name", ["unet", "residual_unet"])
+def test_our_u_nets_have_a_head_at_every_level_as_nnunets(bench, name):
+    built, precision = network(bench, SMOKE, name, precision="32-true")
+    image, _ = SMOKE.inputs("cpu")
+    heads = built.train()(image)
+    assert precision == "32-true"
+    assert [tuple(head.shape) for head in heads] == [(2, 3, 16, 16, 16), (2, 3, 8, 8, 8)]
+    if name == "unet":  # as it stands beside MONAI's DynUNet
+        assert isinstance(network(bench, SMOKE, name, deep_supervision=False)[0].train()(image), torch.Tensor)
+
+
+def test_every_network_is_timed_and_its_memory_taken(bench):
+    assert {"unet", "residual_unet", "kiunet"} <= set(NETWORKS)
+    assert "custom" not in NETWORKS
+    for row in ("network", "network_memory"):
+        assert {f"segkit {name} fp32" for name in NETWORKS} <= set(load(row).contenders(bench))
+
+
+def test_what_is_differentiated_is_the_sum_of_mean_squares_of_all_heads():
+    heads = [torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0]])]
+    assert energy(heads).item() == (1 + 9) / 2 + 4
+    assert energy(heads[0].bfloat16()).dtype is torch.float32
 
 
 def test_a_batch_is_the_same_for_all_and_shows_every_class():
