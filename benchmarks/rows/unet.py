@@ -39,8 +39,9 @@ def _mine(name: str) -> str:
 ROW = Row(
     name="unet",
     title="U-Net, forward and backward",
-    what="The passes of the row `network`, of the U-Nets alone: the same topology, weights and heads on both sides. "
-    "MONAI's DynUNet with one head on both, since it brings its supervised levels to full size. The floor is held in "
+    what="The passes of the row `network`, of the U-Nets alone: the same topology and heads on both sides, beside "
+    "nnU-Net's as many weights. MONAI's DynUNet, which has no biases before a normalisation, with one head on both, "
+    "since it brings its supervised levels to full size. The floor is held in "
     "float32 on both sides; below it both under autocast to bfloat16, which nnU-Net does not use on a processor.",
     unit="s",
     contenders=contenders,
