@@ -83,11 +83,11 @@ def _on_this_rank():
 
 
 def test_two_ranks_one_of_them_without_a_component_give_the_gradient_of_one_process():
+    told = on_ranks(_on_this_rank)
     logits, target = sample((9, 8))
     logits.requires_grad_()
     whole = blob_dice_loss(logits, target)
     whole.backward()
-    told = on_ranks(_on_this_rank)
     assert [each["loss"] for each in told] == pytest.approx([whole.item()] * 2, rel=1e-9)
     torch.testing.assert_close(torch.cat([each["gradient"] for each in told]), logits.grad, rtol=1e-9, atol=1e-12)
 

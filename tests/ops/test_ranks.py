@@ -1,8 +1,8 @@
 """Collectives between real processes (gloo), and the identity where there is one."""
 
+import faulthandler
 import itertools
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,37 +16,38 @@ from segkit.losses.dice import soft_dice_loss
 from segkit.losses.focal import focal_loss
 from segkit.ops import ranks
 
+WITHIN_S = 100
+"""A process that takes longer hangs."""
+
 
 def on_ranks(function: Callable[[], object], *, size: int = 2) -> list[object]:
-    """What `function` returns in each of `size` forked processes of one group; nothing threaded has run before."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
+    """What `function` returns in each of `size` forked processes of one group.
+
+    They meet over a file and use one thread each: a lock that a thread of this process holds at the fork, the server of
+    another kind of store or a pool of OpenMP, would stay locked in them for ever. One that hangs says where.
+    """
     folder = Path(tempfile.mkdtemp())
-    store = dist.TCPStore("127.0.0.1", port, None, True, wait_for_workers=False, master_listen_fd=_listening(listening))
     children = []
     for number in range(size):
         pid = os.fork()
         if pid == 0:
+            told = (folder / f"{number}.txt").open("w")
+            faulthandler.dump_traceback_later(WITHIN_S, exit=True, file=told)
             try:
                 os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-                client = dist.TCPStore("127.0.0.1", port, None, False)
-                dist.init_process_group("gloo", store=client, rank=number, world_size=size)
+                torch.set_num_threads(1)
+                meeting = dist.FileStore(str(folder / "store"), size)
+                dist.init_process_group("gloo", store=meeting, rank=number, world_size=size)
                 torch.save(function(), folder / str(number))
                 os._exit(0)
             except BaseException as error:  # the parent reads what happened
-                (folder / f"{number}.txt").write_text(repr(error))
+                told.write(repr(error))
+                told.flush()
                 os._exit(1)
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     assert codes == [0] * size, [path.read_text() for path in folder.glob("*.txt")]
-    del store
     return [torch.load(folder / str(number), weights_only=True) for number in range(size)]
-
-
-def _listening(listener: socket.socket) -> int:
-    listener.listen(16)
-    return listener.detach()
 
 
 def test_alone_every_function_is_the_identity():
