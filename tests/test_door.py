@@ -19,6 +19,7 @@ def test_every_verb_is_a_module_that_can_be_called(verb, monkeypatch):
         "compare": ["reference=a", "candidate=b"],
         "report": ["run=a"],
         "predict": ["run=a", "input=b", "output=c"],
+        "export": ["run=a", "output=c"],
     }.get(verb, [])
     first, second = (getattr(segkit, verb)(needed) for _ in range(2))
     assert first == second

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 VERBS = (
     *("check", "plan", "prepare", "train", "evaluate", "compare", "predict", "calibrate"),
-    *("status", "report", "sync", "doctor"),
+    *("export", "status", "report", "sync", "doctor"),
 )
 
 

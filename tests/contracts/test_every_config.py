@@ -37,6 +37,7 @@ NEEDED = {
     "compare": ["reference=r", "candidate=c"],
     "report": ["run=r"],
     "predict": ["run=r", "input=i", "output=o"],
+    "export": ["run=r", "output=o"],
 }
 CUSTOM = {
     "network": "torch.nn.Conv3d",

@@ -10,6 +10,7 @@ them in prediction. There is no optimizer state: `-pretrained_weights` takes the
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from segkit.networks.encoder_decoder import EncoderDecoder
 from segkit.networks.residual_unet import ResidualUNet
 from segkit.networks.unet import UNet
 from segkit.planning.plan import Plan
-from segkit.runs.files import write_json
+from segkit.runs.files import sync_file, sync_folder, write_json
+from segkit.runs.leftovers import temporary_beside
+from segkit.runs.system_errors import as_the_system_said
 from segkit.weights.adaptation import turn_axes
 from segkit.weights.nnunet import WEIGHTS, axes_of
 
@@ -34,15 +37,16 @@ _BLOCK = re.compile(r"^(.*(?:convs\.\d+|conv[12]|skip\.\d+))\.(conv|norm)\.(\w+)
 
 
 def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
-    """Write a network and its plan as a trained model of nnU-Net.
+    """Write a network and its plan as a trained model of nnU-Net; the folder is there when it is whole.
 
     Args:
-        folder: Where; made with its parents.
+        folder: Where; made with its parents, it must not be there.
         network: Plain or residual U-Net without attention gates.
         plan: What it was trained by.
 
     Raises:
         UsageError: nnU-Net has no such network.
+        OSError: As the system gave it; nothing is left behind.
     """
     axes = axes_of(plan.dimensions, (0, 1, 2))
     dataset, plans, configuration = dataset_json(plan), plans_json(network, plan), configuration_name(plan)
@@ -53,10 +57,21 @@ def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
         "init_args": {"plans": plans, "configuration": configuration, "fold": 0, "dataset_json": dataset},
         "inference_allowed_mirroring_axes": mirrored or None,
     }
-    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, folder / "fold_0" / "checkpoint_final.pth")
-    write_json(folder / "plans.json", plans)
-    write_json(folder / "dataset.json", dataset)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(folder)
+    try:
+        (temporary / "fold_0").mkdir(parents=True)
+        file = temporary / "fold_0" / "checkpoint_final.pth"
+        with as_the_system_said(file), file.open("wb") as opened:
+            torch.save(checkpoint, opened)
+        sync_file(file)
+        write_json(temporary / "plans.json", plans)
+        write_json(temporary / "dataset.json", dataset)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
 
 
 def network_weights(network: nn.Module, axes: Sequence[int] | None) -> dict[str, Tensor]:
