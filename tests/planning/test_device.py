@@ -2,7 +2,7 @@
 
 import pytest
 
-from segkit.planning.device import _processor, device_facts, usable_cores
+from segkit.planning.device import _processor, device_facts, device_kind, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,5 @@ def test_this_machine():
     assert facts.kind == "cpu"
     assert facts.cores == usable_cores() >= 1
     assert facts.memory_gib > 0.2
+    assert (facts.bf16_speedup is not None) == facts.native_bf16
+    assert device_kind("cpu") == "cpu"

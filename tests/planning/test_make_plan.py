@@ -55,6 +55,15 @@ def test_a_laptop_gets_the_small_plan_for_the_hippocampi():
     assert (plan.learning_rate, plan.ema_decay) == (4e-3, 0.99)
 
 
+@pytest.mark.parametrize(("speedup", "precision"), [(1.9, "bf16-mixed"), (1.05, "32-true"), (0.67, "32-true")])
+def test_bfloat16_is_taken_where_it_was_measured_to_be_faster(speedup, precision):
+    """The flag alone does not tell: processors have it on which bfloat16 is the slower of the two."""
+    plan = make_plan(HIPPOCAMPI, LABELS, device=dataclasses.replace(LAPTOP, bf16_speedup=speedup))
+    assert plan.precision == precision
+    assert f"{speedup:.2g} times as fast" in plan.reasons["precision"]
+    assert plan.channels_last == (precision == "bf16-mixed")
+
+
 def test_a_laptop_gets_something_it_can_train_for_brains_and_for_pictures():
     brains = make_plan(fingerprint((127, 160, 126), 3, channels=("FLAIR", "T1"), relative=0.35), LABELS, device=LAPTOP)
     assert 0.7 * 64**3 < math.prod(brains.patch_size) <= 64**3

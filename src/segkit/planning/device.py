@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from segkit.planning.bfloat16 import bf16_speedup
+
 DeviceKind: TypeAlias = Literal["cpu", "cuda", "mps"]
 
 _NATIVE_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -27,6 +29,7 @@ class DeviceFacts:
         memory_bytes: Memory of the device; of the machine where they are the same.
         cores: Processor cores this process may use.
         native_bf16: Whether bfloat16 is computed in hardware rather than emulated.
+        bf16_speedup: Times as fast as float32, measured; None where nothing was measured.
     """
 
     kind: DeviceKind
@@ -34,6 +37,7 @@ class DeviceFacts:
     memory_bytes: int
     cores: int
     native_bf16: bool
+    bf16_speedup: float | None = None
 
     @property
     def memory_gib(self) -> float:
@@ -51,15 +55,26 @@ def device_facts(accelerator: str = "auto") -> DeviceFacts:
     Args:
         accelerator: "auto" takes the best there is; "cpu", "gpu" or "cuda", "mps" ask for one.
     """
-    cores = usable_cores()
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+    cores, kind = usable_cores(), device_kind(accelerator)
+    if kind == "cuda":
         facts = torch.cuda.get_device_properties(0)
         return DeviceFacts("cuda", facts.name, facts.total_memory, cores, native_bf16=facts.major >= 8)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+    if kind == "mps":
         # Autocast to bfloat16 is not dependable on MPS; float32 is.
         return DeviceFacts("mps", platform.processor() or "mps", _machine_memory(), cores, native_bf16=False)
     flags, name = _processor(Path("/proc/cpuinfo"))
-    return DeviceFacts("cpu", name, _machine_memory(), cores, native_bf16=bool(flags & _NATIVE_BF16_FLAGS))
+    native = bool(flags & _NATIVE_BF16_FLAGS)
+    speedup = bf16_speedup() if native else None
+    return DeviceFacts("cpu", name, _machine_memory(), cores, native_bf16=native, bf16_speedup=speedup)
+
+
+def device_kind(accelerator: str = "auto") -> DeviceKind:
+    """The kind of device that `accelerator` comes to on this machine; see `device_facts`."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
 def usable_cores() -> int:

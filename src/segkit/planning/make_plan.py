@@ -35,6 +35,8 @@ _VALIDATION_SHARE = 0.2
 _TRAINING_COST = 3.0
 """Cost of forward and backward in units of a forward pass."""
 _LOWRES_SHARE = 0.25
+_WORTH_BF16 = 1.1
+"""Times as fast as float32 from which on bfloat16 is taken on a processor: less is within what a measurement errs."""
 _DERIVED = frozenset({"name", "dimensions", "channels", "labels", "unit", "reasons"})
 _OVERRIDABLE = tuple(f.name for f in fields(Plan) if f.name not in _DERIVED)
 
@@ -308,9 +310,13 @@ def _scheme(name: str, facts: Intensity) -> Normalisation:
 
 
 def _precision(device: DeviceFacts) -> tuple[Precision, str]:
-    if device.native_bf16:
+    if not device.native_bf16:
+        return "32-true", f"{device.name} does not compute bfloat16 natively"
+    speedup = device.bf16_speedup
+    if speedup is None:
         return "bf16-mixed", f"{device.name} computes bfloat16 natively"
-    return "32-true", f"{device.name} does not compute bfloat16 natively"
+    told = f"a convolution in bfloat16 is {speedup:.2g} times as fast as in float32, measured on {device.name}"
+    return ("bf16-mixed" if speedup >= _WORTH_BF16 else "32-true"), told
 
 
 def _flip_axes(

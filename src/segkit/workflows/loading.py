@@ -29,7 +29,7 @@ from segkit.inference.predictor import Predictor
 from segkit.inference.sums import SPILL_WINDOW
 from segkit.networks.memory_format import choose_channels_last, to_device
 from segkit.ops.resample import resample_image
-from segkit.planning.device import device_facts
+from segkit.planning.device import device_kind
 from segkit.planning.plan import Plan
 from segkit.planning.rules import resampled_shape, separate_axis
 from segkit.runs.checkpoints import read_weights
@@ -158,7 +158,7 @@ def load(
     network = build_network(config, plan, trust=trust, restored=True)
     weights = read_weights(checkpoint_path(directory.checkpoints, selection.entry.step))
     _put(network, weights, where=directory.name)
-    device = torch.device(device_facts(accelerator).kind)
+    device = torch.device(device_kind(accelerator))
     precision = _precision(precision or config.get("trainer", {}).get("precision") or plan.precision, device)
     channels_last = plan.channels_last
     if precision != plan.precision:

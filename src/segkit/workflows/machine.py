@@ -72,6 +72,8 @@ def check_packages(version_of: Callable[[str], str | None] = package_version) ->
 def check_device(device: DeviceFacts) -> Check:
     """Which device, and which precisions it computes natively."""
     native = "float32 and bfloat16" if device.native_bf16 else "float32; bfloat16 is emulated or not dependable"
+    if device.bf16_speedup is not None:
+        native += f" ({device.bf16_speedup:.2g} times as fast)"
     memory = f"{device.memory_gib:.1f} GiB"
     return Check("device", "ok", f"{device.kind}: {device.name}, {memory}, {device.cores} cores; natively {native}")
 
