@@ -5,7 +5,6 @@ Run from the root of a checkout, in an environment that has the peers (`make ben
 
 import argparse
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     # As segkit's own verbs do; the peers run under the same, since torch reads it once a process.
     settle_waiting()
     os.environ.setdefault("MPLBACKEND", "agg")
-    command = shlex.join(["python", "-m", "benchmarks", *arguments])
+    command = machine.command_line(arguments, asked.data)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workspace is removed then, too
     workspace = Path(tempfile.mkdtemp(prefix="segkit-bench-"))
     try:

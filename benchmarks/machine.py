@@ -3,7 +3,9 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +35,12 @@ def facts(command: str) -> dict[str, str]:
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
         "threads": f"{torch.get_num_threads()} in torch, {_waiting()} (the same for every contender of a row)",
     }
+
+
+def command_line(arguments: Sequence[str], data: Path | None) -> str:
+    """What was typed after `python -m benchmarks`, the data by their name: where they lie is this machine's affair."""
+    words = arguments if data is None else [word.replace(str(data), data.name) for word in arguments]
+    return shlex.join(["python", "-m", "benchmarks", *words])
 
 
 def _waiting() -> str:

@@ -68,13 +68,14 @@ def comparison(outcomes: Sequence[Outcome], floors: Mapping[tuple[str, str], flo
         if outcome.skipped:
             lines.append([row.title, "", "", "", outcome.skipped.splitlines()[0], "", ""])
             continue
+        peers = [pair.peer for pair in row.pairs]
         for pair in row.pairs:
             if pair.peer not in found or pair.ours not in found:
                 continue
             ratio, floor = ratio_of(outcome, pair.peer, pair.ours), floors.get((row.name, pair.peer))
             lines.append(
                 [
-                    row.title,
+                    row.title if peers.count(pair.peer) == 1 else f"{row.title}: {pair.ours}",
                     pair.peer,
                     figure(_values(outcome, pair.ours), row.unit),
                     figure(_values(outcome, pair.peer), row.unit),

@@ -37,6 +37,13 @@ def test_a_line_has_both_ratios_and_the_verdict():
     ]
 
 
+def test_several_of_ours_beside_one_peer_are_told_apart():
+    pairs = (Pair("nnU-Net", "small"), Pair("nnU-Net", "large"), Pair("MONAI", "large"))
+    one = [(1.0,)]
+    lines = cells(comparison([outcome(pairs, {"nnU-Net": one, "MONAI": one, "small": one, "large": one})], {}))
+    assert [line[0] for line in lines[2:]] == ["Step: small", "Step: large", "Step"]
+
+
 def test_a_pair_whose_contender_does_not_take_part_has_no_line():
     pairs = (Pair("nnU-Net", "segkit"), Pair("absent", "segkit"))
     assert len(cells(comparison([outcome(pairs, {"nnU-Net": [(1.0,)], "segkit": [(1.0,)]})], {}))) == 3
