@@ -127,7 +127,7 @@ def test_a_custom_network_gets_what_it_names_of_the_plan() -> None:
 
 def test_a_pretrained_encoder_is_read_where_a_run_begins_and_not_where_its_weights_are_restored(tmp_path: Path) -> None:
     config = train("network", "flexible_unet")
-    config["network"] |= {"encoder_weights": str(tmp_path / "gone.pth"), "decoder_channels": [4] * 5}
+    config["network"] |= {"encoder_weights": str(tmp_path / "gone.pth"), "decoder_channels": [4] * 5, "norm": "batch"}
     with pytest.raises(UsageError, match="no such file"):
         build_network(config, plan(2), trust=True)
     with pytest.raises(UsageError, match="from a run folder"):

@@ -52,7 +52,7 @@ TINY = {
     "nnmamba": {"d_state": 2},
     "nnmamba_unet": {"d_state": 2},
     "swin_unetr": {"depths": [1, 1, 1, 1], "window_size": 4},
-    "flexible_unet": {"backbone": "tiny", "decoder_channels": [8, 6, 4]},
+    "flexible_unet": {"backbone": "tiny", "decoder_channels": [16, 8, 8]},
 }
 """What makes a network small beside the plan."""
 SIZES = [(32, 32), (50, 70), (17, 1), (1, 1), (8, 16, 16), (24, 40, 20), (1, 9, 33), (1, 1, 1)]

@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 from monai.networks import nets
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segkit.errors import UsageError
 from segkit.networks.dynunet import DynUNet
@@ -211,6 +212,44 @@ def test_an_efficientnet_is_read_from_a_file_and_never_from_the_network(tmp_path
     )
     with pytest.raises(UsageError, match="do not fit the encoder"):
         FlexibleUNet(3, 2, **settings, backbone="efficientnet-b1", encoder_weights=str(file))
+
+
+def test_groups_take_the_place_of_the_batch_with_as_many_weights_and_the_same_names():
+    """EfficientNets and ResNets; every layer, also the decoder's."""
+    for backbone in ("efficientnet-b0", "efficientnet-b8", "resnet10", "resnet50"):
+        for dimensions in (2, 3):
+            with torch.device("meta"):
+                batch, group = (
+                    FlexibleUNet(1, 3, dimensions=dimensions, backbone=backbone, norm=norm)
+                    for norm in ("batch", "group")
+                )
+            assert not [name for name, part in group.named_modules() if isinstance(part, _BatchNorm)]
+            assert [(name, p.shape) for name, p in group.named_parameters()] == [
+                (name, p.shape) for name, p in batch.named_parameters()
+            ]
+
+
+def test_groups_train_and_predict_the_same_where_a_batch_does_not():
+    """Two patches of 32 voxels: the coarsest maps are one voxel each, of which a batch has two."""
+    image = torch.randn(2, 1, 32, 32)
+    distances = {}
+    for norm in ("batch", "group"):
+        torch.manual_seed(0)
+        network = FlexibleUNet(1, 2, dimensions=2, decoder_channels=(16,) * 5, norm=norm)
+        for part in network.modules():  # chance is left out: it is not what is compared
+            if hasattr(part, "drop_connect_rate"):
+                part.drop_connect_rate = 0.0
+        with torch.no_grad():
+            for _ in range(40):
+                trained = network.train()(image)
+            distances[norm] = float((network.eval()(image) - trained).norm() / trained.norm())
+    assert distances["group"] < 1e-5
+    assert distances["batch"] > 0.1
+
+
+def test_published_weights_want_the_batch(tmp_path):
+    with pytest.raises(UsageError, match=r"network\.norm=batch"):
+        FlexibleUNet(3, 2, dimensions=2, encoder_weights=str(tmp_path / "b0.pth"), norm="group")
 
 
 def test_an_encoder_without_a_file_is_built_without_the_network(no_network):

@@ -3,7 +3,7 @@
 from monai.networks.blocks import BaseEncoder
 from torch import nn
 
-CHANNELS = (4, 6, 8)
+CHANNELS = (8, 8, 16)
 
 
 class TinyEncoder(nn.Module, BaseEncoder):

@@ -68,7 +68,12 @@ def test_an_attention_unet_from_before_there_were_two_gates_goes_on_with_the_one
 
 
 def test_what_came_later_is_frozen_and_has_the_value_of_the_composed_default() -> None:
-    chosen = {"loss.squared": ["loss=dice"], "loss.label_smoothing": ["loss=cross_entropy"]}
+    chosen = {
+        "loss.squared": ["loss=dice"],
+        "loss.label_smoothing": ["loss=cross_entropy"],
+        # The default is another one now: who goes on with such a run says so, and is told to where it is forgotten.
+        "network.norm": ["network=flexible_unet", "network.norm=batch"],
+    }
     for key, value in CAME_LATER.items():
         node = compose("train", chosen.get(key, []))
         for part in key.split("."):

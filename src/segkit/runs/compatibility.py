@@ -92,6 +92,7 @@ CAME_LATER: Mapping[str, Any] = {
     "weights_match": "adapt",
     "network.gate": "grid",
     "network.squeeze_excitation": False,
+    "network.norm": "batch",
     "loss.squared": False,
     "loss.label_smoothing": 0.0,
     "loss.terms.dice.squared": False,

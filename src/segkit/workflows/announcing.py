@@ -10,6 +10,7 @@ from torch import nn
 
 from segkit.data.pipeline import Opened
 from segkit.evaluation import EvaluationSettings
+from segkit.networks.batch_statistics import warn_of_few_values
 from segkit.networks.describe import describe
 from segkit.planning.device import DeviceFacts
 from segkit.planning.plan import Plan
@@ -88,10 +89,17 @@ def start_facts(
         weights=weights,
         warnings=[
             *more_warnings,
+            *_warn_of_few_values(network, plan),
             *_few(tuning),
             *(memory.warnings if memory else ()),
             *(str(finding) for finding in opened.findings if finding.level == "warning"),
         ],
+    )
+
+
+def _warn_of_few_values(network: nn.Module, plan: Plan) -> list[str]:
+    return warn_of_few_values(
+        network, in_channels=plan.in_channels, batch_size=plan.batch_size, patch_size=plan.patch_size
     )
 
 

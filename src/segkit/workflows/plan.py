@@ -9,6 +9,7 @@ import torch
 
 from segkit.configuration import build_loss, build_network, build_optimizer
 from segkit.data.pipeline import open_dataset, plan_dataset
+from segkit.networks.batch_statistics import warn_of_few_values
 from segkit.networks.describe import describe
 from segkit.planning.device import DeviceFacts, device_facts
 from segkit.planning.plan import Plan
@@ -57,4 +58,9 @@ def _network_text(config: Mapping[str, Any], plan: Plan, device: DeviceFacts) ->
         ).text()
     except CannotPredict as error:
         memory = f"not predicted ({error})"
-    return f"network: {type(network).__name__}, {told}\nmemory: {memory}"
+    few = warn_of_few_values(
+        network, in_channels=plan.in_channels, batch_size=plan.batch_size, patch_size=plan.patch_size
+    )
+    return "\n".join(
+        [f"network: {type(network).__name__}, {told}", f"memory: {memory}", *(f"warning: {line}" for line in few)]
+    )
