@@ -274,7 +274,9 @@ def test_all_work_in_a_process_that_is_spawned():
     """One process for all of them: it loads torch anew."""
     networks = {name: build(name, 2).eval().requires_grad_(False) for name in NAMES}
     image = image_of((12, 12))
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # With as many threads: sums are taken in their order.
+    threads = torch.get_num_threads()
+    with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (threads,)) as pool:
         for name, network in networks.items():
             assert torch.equal(pool.apply(network, (image,)), network(image)), name
 

@@ -73,6 +73,8 @@ class FlexibleUNet(MonaiNetwork):
             pretrained=False,
             decoder_channels=tuple(decoder_channels),
             spatial_dims=dimensions,
+            # Whole multiples of the strides come in: nothing is left to pad, and torch 2.13 does not compile it.
+            is_pad=False,
         )
         for name in _CLASSIFIER:
             if hasattr(network.encoder, name):
