@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
+from segkit.networks.pass_without_memory import pass_without_memory
 from segkit.types import Size
 
 _logger = logging.getLogger(__name__)
@@ -44,22 +45,14 @@ def fewest_values(network: nn.Module, *, in_channels: int, batch_size: int, patc
             hooks.append(module.register_forward_pre_hook(count))
     if not hooks:
         return None
-    tensors = (*network.named_parameters(), *network.named_buffers())
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    modes = [(module, module.training) for module in network.modules()]
     try:
-        with torch.no_grad():
-            network.eval()
-            image = torch.empty(batch_size, in_channels, *patch_size, device="meta")
-            torch.func.functional_call(network, state, (image,))
+        pass_without_memory(network, torch.empty(batch_size, in_channels, *patch_size, device="meta"))
     except Exception as error:  # whatever a user's network does with a tensor that has no values
         _logger.info("the normalisations of %s are not looked at: %s", type(network).__name__, error)
         return None
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes:
-            module.training = training
     return min(found.items(), key=lambda item: item[1]) if found else None
 
 

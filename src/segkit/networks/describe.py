@@ -18,8 +18,7 @@ Reference:
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +32,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from segkit.networks.encoder_decoder import AnySize
+from segkit.networks.pass_without_memory import pass_without_memory
 from segkit.networks.squeeze_excitation import SqueezeExcitation
 from segkit.types import Size
 
@@ -120,10 +120,8 @@ def count_pass(network: nn.Module, image: Tensor) -> tuple[int, int]:
         network: Stays as it is.
         image: (B, C, *S) on the device "meta".
     """
-    tensors = (*network.named_parameters(), *network.named_buffers())
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    with _evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as flops, _Outputs() as outputs:
-        torch.func.functional_call(network, state, (image,))
+    with FlopCounterMode(display=False) as flops, _Outputs() as outputs:
+        pass_without_memory(network, image)
     return flops.get_total_flops(), outputs.numbers
 
 
@@ -265,18 +263,6 @@ def _means(kernel: Size, like: Tensor) -> Tensor:
 
 def _tuple(value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value)
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation for as long as the context lasts."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _short(number: int) -> str:
