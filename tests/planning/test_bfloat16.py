@@ -1,4 +1,4 @@
-"""Which of two arithmetics a processor is faster in is measured, and nothing else is touched by that."""
+"""In which of two number formats a processor is faster is measured, and nothing else is touched by that."""
 
 import pytest
 import torch
