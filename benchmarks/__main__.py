@@ -34,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parse(arguments)
     # As segkit's own verbs do; the peers run under the same, since torch reads it once a process.
     settle_waiting()
+    from benchmarks import machine  # only now: it imports torch
+
     os.environ.setdefault("MPLBACKEND", "agg")
     command = machine.command_line(arguments, asked.data)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workspace is removed then, too

@@ -41,8 +41,14 @@ def run(tmp_path: Path) -> RunDirectory:
     return directory
 
 
+@pytest.fixture(scope="module")
+def mlflow_imported() -> None:
+    """Its import may take the thread tens of seconds on a busy machine: as long as a test waits for an outage."""
+    __import__("segkit.tracking.mlflow")
+
+
 @pytest.fixture
-def no_retries(monkeypatch) -> None:
+def no_retries(monkeypatch, mlflow_imported) -> None:
     """One try a request, and the next round soon: what the retries do is MLflow's, and takes seconds."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -115,7 +121,7 @@ def test_server_that_fails_throughout(run, make_store, no_retries, script, caplo
             url = stack.enter_context(FailingServer([script], delay_s=5)).url
         uploader = Uploader(run, store=url)
         life(run, uploader)
-        assert uploader.end("FINISHED", reason="done", timeout_s=10.0) is False
+        assert uploader.end("FINISHED", reason="done", timeout_s=60.0) is False
         assert not uploader._thread.is_alive()
         assert uploader.failures >= 1
         assert sum("Training goes on" in line.message for line in caplog.records) == 1
