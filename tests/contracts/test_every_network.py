@@ -23,7 +23,7 @@ from segkit.losses.deep_supervision import DeepSupervision
 from segkit.losses.dice import DiceLoss
 from segkit.networks.checkpointing import Recomputing, checkpoint_stages
 from segkit.networks.compilation import compile_network
-from segkit.networks.shallow_convolution import guard_shallow_convolutions
+from segkit.networks.processor_convolution import mend_processor_convolutions
 from segkit.types import Target
 
 FOLDER = Path(__file__).parents[2] / "configs" / "network"
@@ -78,7 +78,7 @@ def build(name, dimensions, *, in_channels=1, **changes):
     torch.manual_seed(0)
     supplied = plan_values(dimensions, in_channels)
     network = instantiate({**CONFIGS[name], **TINY.get(name, {}), **changes}, where="network", supplied=supplied)
-    return guard_shallow_convolutions(network)
+    return mend_processor_convolutions(network)
 
 
 def register_tiny_encoder():

@@ -15,7 +15,7 @@ from segkit.augmentation.recipe import Recipe
 from segkit.configuration.instantiate import TARGET, instantiate, locate, make_factory
 from segkit.errors import UsageError
 from segkit.module.fused import fusible, prepared
-from segkit.networks.shallow_convolution import guard_shallow_convolutions
+from segkit.networks.processor_convolution import mend_processor_convolutions
 from segkit.planning.plan import Plan
 
 _PLAN_ARGUMENTS = (
@@ -51,7 +51,7 @@ def build_network(config: Mapping[str, Any], plan: Plan, *, trust: bool = False,
     if restored and isinstance(node, Mapping):
         node = {key: value for key, value in node.items() if key != _INITIAL_WEIGHTS}
     network: nn.Module = instantiate(node, where="network", supplied=supplied, trust=trust)
-    return guard_shallow_convolutions(network)
+    return mend_processor_convolutions(network)
 
 
 def build_loss(config: Mapping[str, Any], plan: Plan, *, trust: bool = False) -> nn.Module:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segkit.networks.processor_convolution import POINTWISE, uses_columns
+
 CUDA_BLOCK = 512
 """torch's allocator on CUDA hands out multiples of this, bytes."""
 CHANNELS_LAST: Mapping[int, torch.memory_format] = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -109,7 +111,7 @@ def forward_workspace(
     groups: int,
     *,
     out: Tensor,
-    threads: int,  # noqa: ARG001
+    threads: int,
 ) -> int:
     """Bytes that a convolution takes for itself while it runs, beside its inputs and its output.
 
@@ -120,14 +122,25 @@ def forward_workspace(
                          the weights once more
         CUDA             the same, as an allowance: cuDNN's choice is not known before it is made
     """
-    if out.device.type == "cpu" and _is_own_kernel(
+    if out.device.type == "cpu" and uses_columns(
         image, weight, (stride, padding, dilation, transposed, output_padding, groups)
     ):
         return _columns(weight, out) if _kernel_voxels(weight) > 1 else 0
+    if transposed and not _is_channels_last(image):
+        return 2 * _nbytes(out)
+    return onednn_workspace(image, weight, out=out, threads=threads)
+
+
+def onednn_workspace(
+    image: Tensor,
+    weight: Tensor,
+    *_: object,
+    out: Tensor,
+    threads: int,  # noqa: ARG001
+) -> int:
+    """The same for a convolution, not transposed, that is oneDNN's for certain."""
     if _is_channels_last(image):
         return _nbytes(weight) + (_nbytes(out) if image.shape[1] == 1 and out.dtype != torch.float32 else 0)
-    if transposed:
-        return 2 * _nbytes(out)
     blocks = _in_blocks(out)
     return max(_source(image, weight) + _nbytes(weight) + blocks - _nbytes(out), blocks)
 
@@ -151,7 +164,7 @@ def backward_workspace(
     """The same for a convolution's backward pass; in bfloat16 oneDNN also transposes a sample for each thread."""
     weights = _nbytes(weight)
     settings = (stride, padding, dilation, transposed, output_padding, groups)
-    if gradient.device.type == "cpu" and _is_own_kernel(image, weight, settings):
+    if gradient.device.type == "cpu" and uses_columns(image, weight, settings):
         flat = image.ndim == 4 and _kernel_voxels(weight) == 1
         return 0 if flat else _columns(weight, gradient)
     size = 2 * weights
@@ -171,14 +184,8 @@ _CONVOLUTIONS: dict[Any, Callable[..., int]] = {
     torch.ops.aten.convolution.default: forward_workspace,
     torch.ops.aten.convolution_backward.default: backward_workspace,
 }
-
-
-def _is_own_kernel(image: Tensor, weight: Tensor, settings: tuple[Any, ...]) -> bool:
-    """Whether torch convolves by its own kernel rather than by oneDNN: single samples of small images, mostly."""
-    select = getattr(torch._C, "_select_conv_backend", None)  # private; without it oneDNN is taken for granted
-    if select is None:
-        return False
-    return "Slow" in str(select(image, weight, None, *settings, None))
+if POINTWISE is not None:
+    _CONVOLUTIONS[POINTWISE] = onednn_workspace
 
 
 def _columns(weight: Tensor, output: Tensor) -> int:
