@@ -30,7 +30,7 @@ class _Measured(Callback):
 @pytest.fixture
 def one_epoch(run_config):
     def make(name, *overrides):
-        return run_config(name, "trainer.max_epochs=1", *overrides)
+        return run_config(name, "trainer.max_epochs=1", "trainer.check_memory=true", *overrides)
 
     return make
 
@@ -69,3 +69,19 @@ def test_what_does_not_fit_is_refused_before_the_first_step(one_epoch):
     assert len(sizes) == 3
     assert max(sizes) < needed
     assert sizes[1] == pytest.approx(needed / 2, rel=0.02)
+
+
+def test_without_the_check_nothing_is_predicted_and_it_begins(one_epoch, capsys):
+    """The way past a prediction that is wrong; patches of which a machine would hold few are begun with, and stopped."""
+    config = one_epoch("unchecked", "plan.batch_size=1000000", "trainer.check_memory=false")
+
+    class Begun(Exception):
+        pass
+
+    class Stop(Callback):
+        def on_train_start(self, trainer, module):
+            raise Begun
+
+    with pytest.raises(Begun):
+        run(config, callbacks=[Stop()])
+    assert "not predicted (trainer.check_memory=false)" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def require_memory(
     """Predict what training will take, and refuse to begin where it is more than is free.
 
     Args:
-        config: Resolved configuration.
+        config: Resolved configuration; neither is done where its `trainer.check_memory` is false.
         plan: The run's plan.
         network: What is trained; stays as it is.
         loss: Of one level.
@@ -69,6 +69,8 @@ def require_memory(
     Raises:
         OutOfMemory: More is predicted than is free; names what helps, with what training would take then.
     """
+    if not config["trainer"]["check_memory"]:
+        return MemoryFacts("not predicted (trainer.check_memory=false)")
     world, here = max(started, joined[0]), max(started, joined[1])
     asked = _Question(config, network, loss, prepared, device, world)
     try:
@@ -84,7 +86,7 @@ def require_memory(
     if started == 1:
         free += _resident(network, device)  # its weights are there already
     text = f"predicted {memory.text()} of {size_text(free)} free" + (f", {here} times" if needed > memory.peak else "")
-    if needed > free and config["trainer"]["check_memory"]:
+    if needed > free:
         found = remedies(
             plan,
             "training",
