@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     from benchmarks import machine  # only now: it imports torch
 
     os.environ.setdefault("MPLBACKEND", "agg")
-    command = machine.command_line(arguments, asked.data)
+    command = machine.command_line(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workspace is removed then, too
     workspace = Path(tempfile.mkdtemp(prefix="segkit-bench-"))
     try:
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time segkit beside nnU-Net and MONAI.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time segkit beside nnU-Net and MONAI.", allow_abbrev=False
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"what to time, by default all: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="see that everything runs; the figures mean nothing")
     parser.add_argument("--data", type=Path, help=f"images in nnU-Net's raw layout; default ${DATA}, else the sample")

@@ -15,6 +15,7 @@ from segkit.configuration.thread_waiting import SPIN_COUNT, WAIT_POLICY
 _PACKAGES = ("torch", "segkit", "lightning", "nnunetv2", "batchgeneratorsv2", "monai", "numpy")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
 _GIB = 2**30
+_PLACES = ("--data", "--results")
 _NOT_RESULTS = ":(exclude)benchmarks/results"
 """What a measurement writes changes nothing that it measures."""
 
@@ -37,10 +38,18 @@ def facts(command: str) -> dict[str, str]:
     }
 
 
-def command_line(arguments: Sequence[str], data: Path | None) -> str:
-    """What was typed after `python -m benchmarks`, the data by their name: where they lie is this machine's affair."""
-    words = arguments if data is None else [word.replace(str(data), data.name) for word in arguments]
-    return shlex.join(["python", "-m", "benchmarks", *words])
+def command_line(arguments: Sequence[str]) -> str:
+    """What was typed after `python -m benchmarks`, folders by their name: where they lie is this machine's affair."""
+    words, value_follows = ["python", "-m", "benchmarks"], False
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        is_place = option in _PLACES
+        if value_follows:
+            words.append(Path(word).resolve().name)
+        else:
+            words.append(f"{option}={Path(value).resolve().name}" if is_place and equals else word)
+        value_follows = is_place and not equals
+    return shlex.join(words)
 
 
 def _waiting() -> str:

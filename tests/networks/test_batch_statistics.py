@@ -58,7 +58,7 @@ def test_a_network_that_cannot_run_without_memory_is_left_alone():
 def test_a_warning_names_the_layer_the_number_and_what_to_do():
     settings = {"in_channels": 1, "patch_size": (8, 6)}
     (line,) = warn_of_few_values(pyramid(), batch_size=2, **settings)
-    assert line.startswith("3 normalises over the batch, and a batch of 2 leaves it 24 values")
+    assert line.startswith("3 normalises over the batch, and 2 patches on a device leave it 24 values")
     assert "plan.batch_size" in line
     enough = -(-FEW // 12)
     assert warn_of_few_values(pyramid(), batch_size=enough, **settings) == []

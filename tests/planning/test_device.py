@@ -2,7 +2,8 @@
 
 import pytest
 
-from segkit.planning.device import _processor, device_facts, device_kind, usable_cores
+from segkit.planning import device as device_module
+from segkit.planning.device import DeviceFacts, _processor, device_facts, device_kind, timed, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -26,5 +27,13 @@ def test_this_machine():
     assert facts.kind == "cpu"
     assert facts.cores == usable_cores() >= 1
     assert facts.memory_gib > 0.2
-    assert (facts.bf16_speedup is not None) == facts.native_bf16
+    assert facts.bf16_speedup is None
+    assert (timed(facts).bf16_speedup is not None) == facts.native_bf16
     assert device_kind("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(("kind", "native", "known"), [("cuda", True, None), ("cpu", False, None), ("cpu", True, 1.5)])
+def test_nothing_is_timed_where_the_answer_is_there(monkeypatch, kind, native, known):
+    monkeypatch.setattr(device_module, "bf16_speedup", lambda: pytest.fail("timed"))
+    facts = DeviceFacts(kind, "one", 2**30, 2, native_bf16=native, bf16_speedup=known)
+    assert timed(facts) == facts

@@ -1,5 +1,6 @@
 """What a prediction is said to take: by hand, and a pass beside torch's profiler."""
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from segkit.inference.predictor import autocast
 from segkit.inference.sums import SPILL_WINDOW
 from segkit.networks.memory_format import lies_channels_last, to_device
+from segkit.networks.processor_convolution import mend_processor_convolutions
 from segkit.networks.unet import UNet
 from segkit.planning.prediction_memory import MemberSize, fitted, pass_bytes
 from segkit.planning.training_memory import CannotPredict
@@ -94,6 +96,37 @@ def test_a_pass_takes_what_the_profiler_sees(precision, tile_batch):
         network(tiles).float()
         measured = peak.stop()
     assert 0.85 < predicted / measured < 1.2
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm3d, nn.InstanceNorm3d, None])
+@pytest.mark.parametrize("channels", [1, 32])
+@pytest.mark.parametrize("last", [False, True])
+def test_single_samples_of_onednn_take_what_the_profiler_sees(norm, channels, last):
+    """Small enough that torch would convolve them by columns, so that they go to the operator."""
+    widths = (channels, 32, 32)
+    layers = []
+    for given, made in itertools.pairwise(widths):
+        layers += [nn.Conv3d(given, made, 3, padding=1), *([norm(made)] if norm else []), nn.LeakyReLU(inplace=True)]
+    network = to_device(mend_processor_convolutions(nn.Sequential(*layers)), "cpu", channels_last=last).eval()
+    patch = (24, 24, 64)
+    predicted = pass_bytes(
+        network,
+        tile_batch=1,
+        channels=channels,
+        num_classes=32,
+        patch_size=patch,
+        precision="32-true",
+        channels_last=last,
+        mirrored=False,
+        device="cpu",
+    )
+    with torch.inference_mode():
+        network(torch.zeros(1, channels, *patch))
+        peak = Peak(held=0)
+        tiles = torch.zeros(1, channels, *patch)
+        network(tiles)
+        measured = peak.stop()
+    assert predicted == pytest.approx(measured, rel=0.1)
 
 
 def test_a_network_that_cannot_be_traced_is_named():

@@ -1,6 +1,7 @@
 """What nnU-Net is given back: its own file, read and written again, is the same; its plans fit its planner's form."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from segkit.errors import UsageError
 from segkit.runs.tensors import load_plain
 from segkit.weights.files import read_weights
 from segkit.weights.nnunet import NAMED
-from segkit.weights.nnunet_export import network_weights, plans_json, write_model_folder
+from segkit.weights.nnunet_export import dataset_json, network_weights, plans_json, write_model_folder
 from segkit.weights.transfer import transfer
 
 
@@ -76,5 +77,17 @@ def test_a_network_that_nnunet_has_not_is_refused():
     config = compose("train", ["network=attention_unet"])
     with pytest.raises(UsageError, match="attention gates"):
         network_weights(build_network(config, tiny_plan(2)), None)
+    config = compose("train", ["network=unet", "network.squeeze_excitation=true"])
+    with pytest.raises(UsageError, match="with squeeze-excitation"):
+        network_weights(build_network(config, tiny_plan(2)), None)
     with pytest.raises(UsageError, match="Conv2d"):
         network_weights(torch.nn.Conv2d(1, 2, 1), None)
+
+
+def test_the_first_class_is_called_as_nnunet_asks():
+    """Its own loader refuses labels without `background`."""
+    plan = tiny_plan(2)
+    names = ("Background", *plan.labels.names[1:-1], "background")
+    written = dataset_json(replace(plan, labels=replace(plan.labels, names=names)))["labels"]
+    assert list(written) == ["background", *names[1:-1], "background class"]
+    assert list(written.values()) == list(range(len(names)))

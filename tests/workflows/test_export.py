@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +15,12 @@ from segkit.planning.plan import Plan
 from segkit.runs.checkpoints import write_checkpoint
 from segkit.runs.directory import RunDirectory
 from segkit.runs.index import refresh
+from segkit.runs.leftovers import place
 from segkit.runs.manifest import Entry, checkpoint_path
 from segkit.weights import nnunet_export
 from segkit.weights.files import read_weights
+from segkit.workflows.export import notes
+from segkit.workflows.loading import load
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def test_the_selected_weights_and_what_to_do_with_them(unet_run, tmp_path, capsy
         assert torch.equal(source.tensors[name], state[name].permute(0, 1, 4, 3, 2))
     told = capsys.readouterr().out
     assert str(output) in told
-    assert "_0000 " in told
+    assert "_0000.nii.gz channel0; files of another kind are to be converted first" in told
     assert f"nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -m {output} -f 0 --disable_tta" in told
 
 
@@ -68,7 +73,8 @@ def test_classes_with_other_ids_are_told(unet_run, tmp_path, capsys):
     (path / "plan.json").write_text(json.dumps(record))
     assert export(f"run={path}", f"output={tmp_path / 'model'}") == 0
     first, second = record["labels"]["names"][1:]
-    assert f"numbered anew: 0 background (was 0), 1 {first} (was 7), 2 {second} (was 9)" in capsys.readouterr().out
+    numbered = f"0 background (was 0 background), 1 {first} (was 7 {first}), 2 {second} (was 9 {second})"
+    assert f"as nnU-Net numbers and calls them: {numbered}" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_there_stays_as_it_was(unet_run, tmp_path, capsys):
@@ -96,3 +102,36 @@ def test_a_full_disk_leaves_nothing(unet_run, tmp_path, capsys, monkeypatch):
     assert export(f"run={path}", f"output={tmp_path / 'out' / 'model'}") == 74
     assert "No space left" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_nnunet_does_otherwise_is_told(unet_run, tmp_path, capsys):
+    path, _ = unet_run()
+    (path / "postprocessing.json").write_text("{}")
+    trained, output = load(path, accelerator="cpu"), tmp_path / "a model"
+    labels = replace(trained.plan.labels, kind="instances")
+    coloured = replace(trained.plan, channels=("red", "green", "blue"), labels=labels)
+    assert notes(replace(trained, plan=coloured), output) == [
+        "images    _0000.nii.gz in colours; files of another kind are to be converted first",
+        "masks     0 and 1 there: nnU-Net does not number objects",
+        f"masks     without the rules of {path / 'postprocessing.json'}, which segkit applies after the network",
+        f"predict   nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -m '{output}' -f 0 --disable_tta",
+    ]
+
+
+def test_a_link_to_nothing_is_in_the_way(unet_run, tmp_path, capsys):
+    path, _ = unet_run()
+    (tmp_path / "model").symlink_to(tmp_path / "gone")
+    assert export(f"run={path}", f"output={tmp_path / 'model'}") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_what_a_killed_export_left_goes_with_the_next(unet_run, tmp_path, capsys):
+    path, _ = unet_run()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, others = (tmp_path / f".{name}.{place()}-{dead.pid}-0.tmp" for name in ("model", "another"))
+    for folder in (left, others):
+        (folder / "fold_0").mkdir(parents=True)
+    assert export(f"run={path}", f"output={tmp_path / 'model'}") == 0
+    assert not left.exists()
+    assert others.exists()

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(one_epoch):
 
 
 def test_without_the_check_nothing_is_predicted_and_it_begins(one_epoch, capsys):
-    """The way past a prediction that is wrong; patches of which a machine would hold few are begun with, and stopped."""
+    """The way past a prediction that is wrong: a batch of more patches than a machine holds is begun with."""
     config = one_epoch("unchecked", "plan.batch_size=1000000", "trainer.check_memory=false")
 
     class Begun(Exception):

@@ -21,7 +21,7 @@ from segkit.data.splits import OF_A_FOLD, ROLES, Role, Roles, assign_roles
 from segkit.data.store import Store
 from segkit.data.stored_case import StoredCase
 from segkit.errors import DataError
-from segkit.planning.device import DeviceFacts, usable_cores
+from segkit.planning.device import DeviceFacts, timed, usable_cores
 from segkit.planning.fingerprint import CaseFacts, Fingerprint, pool_facts
 from segkit.planning.make_plan import make_plan
 from segkit.planning.plan import Plan
@@ -29,6 +29,8 @@ from segkit.types import Case, Labels
 
 OnDone = Callable[[int, int], None]
 
+COLOURS = ("red", "green", "blue")
+"""Channels of a colour picture that nobody named."""
 _PLAN_KEYS = (
     "spacing",
     "normalisation",
@@ -153,7 +155,7 @@ def plan_dataset(
     Args:
         opened: The data set.
         config: `plan`, and of `trainer` and `validation` what a plan holds; null means "by rule".
-        device: What to plan for.
+        device: What to plan for; timed here where the precision is to be chosen.
         on_done: Told of progress through the cases.
 
     Raises:
@@ -167,6 +169,8 @@ def plan_dataset(
         "validation_every_n_epochs": validation.get("every_n_epochs"),
         "tile_batch": validation.get("tile_batch"),
     }
+    if overrides["precision"] is None:
+        device = timed(device)
     return make_plan(
         fingerprint_dataset(opened, on_done=on_done),
         opened.labels,
@@ -321,5 +325,5 @@ def _channel_names(cases: tuple[Case, ...], facts: list[CaseFacts]) -> tuple[str
         )
     number = counts.pop()
     if number == 3 and facts[0].unit == "pixel":
-        return ("red", "green", "blue")
+        return COLOURS
     return ("grey",) if number == 1 else tuple(f"channel_{k}" for k in range(number))

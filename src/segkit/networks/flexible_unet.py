@@ -7,12 +7,13 @@ is never taken.
 Reference:
     Tan and Le, EfficientNet (2019); He et al., Deep Residual Learning (2016).
 
-Deviations: any image size; on request, and in the YAML, groups of eight channels of a sample are normalised instead of
-the batch; the classifier of an EfficientNet, which the decoder does not read, is not built, so that b0
-in two dimensions with three input channels and two classes has 5,367,262 of MONAI's 7,060,422 weights. Widths are the
+Deviations: any image size; on request, and in the YAML, the channels of a sample are normalised in eight groups instead
+of over the batch; the classifier of an EfficientNet, which the decoder does not read, is not built, so that b0 in two
+dimensions with three input channels and two classes has 5,367,262 of MONAI's 7,060,422 weights. Widths are the
 encoder's, not the plan's.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -25,7 +26,8 @@ from segkit.networks.encoder_weights import load_encoder_weights
 from segkit.networks.monai_adapter import MonaiNetwork, halved_levels
 
 _GROUPS = 8
-"""Divides the channels of every encoder there is; a group has two values or more where a map is down to a voxel."""
+"""Of channels, or as many as divide them; they divide those of every encoder, and a group of these has two values or
+more where a map is down to a voxel."""
 _CLASSIFIER = ("_conv_head_padding", "_conv_head", "_bn1", "_avg_pooling", "_dropout", "_fc")
 
 
@@ -39,8 +41,8 @@ class FlexibleUNet(MonaiNetwork):
         backbone: Name of the encoder, as in MONAI.
         decoder_channels: Channels of each decoder level, coarsest first.
         encoder_weights: File of the encoder's initial weights; None: random ones.
-        norm: Over what features are normalised: `batch`, as published weights were learnt, or `group`, eight channels
-            of a sample. Five halvings leave a patch of 32 voxels a single one; over those of two patches the
+        norm: Over what features are normalised: `batch`, as published weights were learnt, or `group`, an eighth of the
+            channels of a sample. Five halvings leave a patch of 32 voxels a single one; over those of two patches the
             statistics of a batch say nothing of another one.
 
     Raises:
@@ -90,8 +92,10 @@ class FlexibleUNet(MonaiNetwork):
 
 
 def normalise_by_group(network: nn.Module) -> None:
-    """Put a normalisation over groups of eight channels in the place of each over the batch; names stay."""
+    """Put a normalisation of a sample's channels in eight groups in the place of each over the batch; names stay."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm):
-                setattr(parent, name, nn.GroupNorm(_GROUPS, child.num_features, eps=child.eps))
+                setattr(
+                    parent, name, nn.GroupNorm(math.gcd(_GROUPS, child.num_features), child.num_features, eps=child.eps)
+                )

@@ -77,12 +77,33 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         given = [kwargs[each.name] for each in func._schema.arguments if each.is_out]
         if given and all(each.numel() for each in given):
             return given[0] if len(given) == 1 else tuple(given)  # nothing new, and some take long to trace
-        out = func(*args, **kwargs)
+        out = _contiguous(*args) if func is POINTWISE and _lies_contiguous(*args[:2]) else func(*args, **kwargs)
         for leaf in tree_leaves(out):
             self.enter(leaf)
         if func in _CONVOLUTIONS:
             self.peak = max(self.peak, self.now + _CONVOLUTIONS[func](*args, out=out, threads=self._threads))
         return out
+
+
+def _lies_contiguous(image: Tensor, weight: Tensor) -> bool:
+    """By the strides, which also tell of a single channel what order was meant."""
+    return image.stride(1) != 1 and weight.stride(1) != 1
+
+
+def _contiguous(
+    image: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: list[int],
+    stride: list[int],
+    dilation: list[int],
+    groups: int,
+    *_: object,
+) -> Tensor:
+    """What oneDNN's operator really returns here; torch 2.13 says that its result always has its channels last."""
+    settings = (stride, padding, dilation, False, [0] * len(stride), groups)
+    out: Tensor = torch.ops.aten.convolution.default(image, weight, bias, *settings)
+    return out.contiguous()
 
 
 def no_memory() -> AbstractContextManager[object]:

@@ -49,7 +49,7 @@ class Plan:
         unit: "mm" or "pixel".
         normalisation: One a channel.
         patch_size: Voxels of a training patch and of an inference tile.
-        batch_size: Samples a step and device.
+        batch_size: Samples a step, of all devices together.
         features: Channels by stage of the network.
         strides: Downsampling at the entry of each stage.
         kernel_sizes: Kernel of each stage.

@@ -5,10 +5,12 @@
     FOLDER/fold_0/checkpoint_final.pth    the weights, under every name that nnU-Net gives them
 
 Volumes are read there by NibabelIOWithReorient, which brings them into RAS+ order as segkit does. Classes are numbered
-from 0 in the network's order, whatever their ids were. Heads that segkit does not build are zeros: nnU-Net never reads
-them in prediction. There is no optimizer state: `-pretrained_weights` takes the file, `--c` does not.
+from 0 in the network's order, whatever their ids were, and the first one is called `background`, as nnU-Net asks. Heads
+that segkit does not build are zeros: nnU-Net never reads them in prediction. There is no optimizer state:
+`-pretrained_weights` takes the file, `--c` does not.
 """
 
+import glob
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +23,11 @@ from torch import Tensor, nn
 from segkit.errors import UsageError
 from segkit.networks.encoder_decoder import EncoderDecoder
 from segkit.networks.residual_unet import ResidualUNet
+from segkit.networks.squeeze_excitation import SqueezeExcitation
 from segkit.networks.unet import UNet
 from segkit.planning.plan import Plan
 from segkit.runs.files import sync_file, sync_folder, write_json
-from segkit.runs.leftovers import temporary_beside
+from segkit.runs.leftovers import abandoned, discard, temporary_beside
 from segkit.runs.system_errors import as_the_system_said
 from segkit.weights.adaptation import turn_axes
 from segkit.weights.nnunet import WEIGHTS, axes_of
@@ -41,7 +44,7 @@ def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
 
     Args:
         folder: Where; made with its parents, it must not be there.
-        network: Plain or residual U-Net without attention gates.
+        network: Plain or residual U-Net without attention gates or squeeze-excitation.
         plan: What it was trained by.
 
     Raises:
@@ -58,6 +61,9 @@ def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
         "inference_allowed_mirroring_axes": mirrored or None,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if abandoned(leftover):  # by a process that was killed here
+            discard(leftover)
     temporary = temporary_beside(folder)
     try:
         (temporary / "fold_0").mkdir(parents=True)
@@ -65,6 +71,7 @@ def write_model_folder(folder: Path, network: nn.Module, plan: Plan) -> None:
         with as_the_system_said(file), file.open("wb") as opened:
             torch.save(checkpoint, opened)
         sync_file(file)
+        sync_folder(file.parent)
         write_json(temporary / "plans.json", plans)
         write_json(temporary / "dataset.json", dataset)
         temporary.rename(folder)
@@ -78,7 +85,7 @@ def network_weights(network: nn.Module, axes: Sequence[int] | None) -> dict[str,
     """The tensors of a network under all names that nnU-Net gives them, on the CPU, kernels in its axes.
 
     Args:
-        network: Plain or residual U-Net without attention gates.
+        network: Plain or residual U-Net without attention gates or squeeze-excitation.
         axes: Axis i of segkit's images is axis `axes[i]` of nnU-Net's; None where they are the same.
 
     Raises:
@@ -100,10 +107,20 @@ def dataset_json(plan: Plan) -> dict[str, Any]:
     """nnU-Net's description of the data."""
     return {
         "channel_names": {str(number): name for number, name in enumerate(plan.channels)},
-        "labels": {name: number for number, name in enumerate(plan.labels.names)},
+        "labels": {name: number for number, name in enumerate(class_names(plan))},
         "numTraining": 0,
-        "file_ending": ".nii.gz" if plan.dimensions == 3 else ".png",
+        "file_ending": file_ending(plan),
     }
+
+
+def class_names(plan: Plan) -> tuple[str, ...]:
+    """What nnU-Net is to call the classes: the first one is `background` there, and no other."""
+    return "background", *(f"{name} class" if name == "background" else name for name in plan.labels.foreground)
+
+
+def file_ending(plan: Plan) -> str:
+    """Of the images that nnU-Net is given: the reader that the plans name takes no others."""
+    return ".nii.gz" if plan.dimensions == 3 else ".png"
 
 
 def configuration_name(plan: Plan) -> str:
@@ -158,12 +175,15 @@ def plans_json(network: nn.Module, plan: Plan) -> dict[str, Any]:
 
 def _unet(network: nn.Module) -> EncoderDecoder:
     kind = type(network)
-    gated = any("gates" in name for name, _ in network.named_parameters())
-    if kind not in _ARCHITECTURES or gated or not isinstance(network, EncoderDecoder):
+    parts = {"attention gates": any("gates" in name for name, _ in network.named_parameters())}
+    parts["squeeze-excitation"] = any(isinstance(module, SqueezeExcitation) for module in network.modules())
+    foreign = [name for name, there in parts.items() if there]
+    if kind not in _ARCHITECTURES or foreign or not isinstance(network, EncoderDecoder):
+        said = f"{kind.__name__}{' with ' if foreign else ''}{' and '.join(foreign)}"
         raise UsageError(
             "nnU-Net has no such network.",
             where="network",
-            why=f"{kind.__name__}{' with attention gates' if gated else ''}; it reads plain and residual U-Nets",
+            why=f"{said}; it reads plain and residual U-Nets",
             mend="export a run of network=unet or network=residual_unet",
         )
     return network

@@ -34,6 +34,7 @@ def start_facts(
     max_epochs: int,
     point: ResumePoint | None,
     changes: Sequence[str],
+    ranks: int = 1,
     memory: MemoryFacts | None = None,
     weights: Sequence[str] = (),
     more_warnings: Sequence[str] = (),
@@ -50,6 +51,7 @@ def start_facts(
         max_epochs: Epochs in all.
         point: Where the run goes on, or None.
         changes: What has changed since its last life.
+        ranks: Processes that share each batch.
         memory: What training is predicted to take; None where nobody asked.
         weights: What the network begins with, where that is a file.
         more_warnings: Lines that come before those on the data.
@@ -89,7 +91,7 @@ def start_facts(
         weights=weights,
         warnings=[
             *more_warnings,
-            *_warn_of_few_values(network, plan),
+            *_warn_of_few_values(network, plan, ranks),
             *_few(tuning),
             *(memory.warnings if memory else ()),
             *(str(finding) for finding in opened.findings if finding.level == "warning"),
@@ -97,9 +99,9 @@ def start_facts(
     )
 
 
-def _warn_of_few_values(network: nn.Module, plan: Plan) -> list[str]:
+def _warn_of_few_values(network: nn.Module, plan: Plan, ranks: int) -> list[str]:
     return warn_of_few_values(
-        network, in_channels=plan.in_channels, batch_size=plan.batch_size, patch_size=plan.patch_size
+        network, in_channels=plan.in_channels, batch_size=-(-plan.batch_size // ranks), patch_size=plan.patch_size
     )
 
 

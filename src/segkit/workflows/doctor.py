@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from segkit.planning.device import device_facts
+from segkit.planning.device import device_facts, timed
 from segkit.workflows.machine import Check, machine_checks
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
@@ -23,7 +23,7 @@ def run(config: dict[str, Any]) -> list[Check]:
     Raises:
         SegkitError: Something is in the way of any training; after all of it was printed.
     """
-    device = device_facts()
+    device = timed(device_facts())
     checks = machine_checks(device, config["paths"])
     if config["json"]:
         print(json.dumps({"device": device.to_json(), "checks": [check.to_json() for check in checks]}, indent=1))

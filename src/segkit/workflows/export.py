@@ -1,13 +1,16 @@
 """`export`: a trained run in the form that another program takes."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from segkit.data.pipeline import COLOURS
 from segkit.errors import UsageError
-from segkit.planning.plan import Plan
-from segkit.weights.nnunet_export import write_model_folder
-from segkit.workflows.loading import load
+from segkit.weights.nnunet_export import class_names, file_ending, write_model_folder
+from segkit.workflows.loading import TrainedRun, load
+from segkit.workflows.postprocessing import stored_path
 
 
 def run(config: Mapping[str, Any]) -> Path:
@@ -25,24 +28,33 @@ def run(config: Mapping[str, Any]) -> Path:
         OSError: As the system gave it; nothing is left behind.
     """
     output = Path(config["output"]).expanduser().absolute()
-    if output.exists():
+    if os.path.lexists(output):  # also a link to nothing: the folder could not take its place
         raise UsageError(
             "the folder to write is there already", where=f"output={config['output']}", mend="name one that is not"
         )
     trained = load(config["run"], checkpoint=str(config["checkpoint"]), accelerator="cpu", trust=config["trust"])
     write_model_folder(output, trained.predictor.network, trained.plan)
     print(f"{output}  nnU-Net's folder of {trained.directory.name}, {trained.selection.reason}")
-    print("\n".join(f"  {line}" for line in notes(trained.plan, output)))
+    print("\n".join(f"  {line}" for line in notes(trained, output)))
     return output
 
 
-def notes(plan: Plan, folder: Path) -> list[str]:
+def notes(trained: TrainedRun, folder: Path) -> list[str]:
     """What whoever goes on in nnU-Net is to know."""
-    names, ids = plan.labels.names, plan.labels.ids
-    lines = [f"channels  {', '.join(f'_{number:04d} {name}' for number, name in enumerate(plan.channels))}"]
-    if ids != tuple(range(len(ids))):
-        numbered = ", ".join(f"{number} {names[number]} (was {ids[number]})" for number in range(len(ids)))
-        lines.append(f"classes   numbered anew: {numbered}")
-    predict = f"nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -m {folder} -f 0"
+    plan, labels, ending = trained.plan, trained.plan.labels, file_ending(trained.plan)
+    if plan.channels == COLOURS:
+        files = f"_0000{ending} in colours"
+    else:
+        files = ", ".join(f"_{number:04d}{ending} {name}" for number, name in enumerate(plan.channels))
+    lines = [f"images    {files}; files of another kind are to be converted first"]
+    if labels.ids != tuple(range(len(labels.ids))) or class_names(plan) != labels.names:
+        classes = zip(class_names(plan), labels.ids, labels.names, strict=True)
+        told = (f"{number} {name} (was {old} {own})" for number, (name, old, own) in enumerate(classes))
+        lines.append(f"classes   as nnU-Net numbers and calls them: {', '.join(told)}")
+    if labels.kind == "instances":
+        lines.append("masks     0 and 1 there: nnU-Net does not number objects")
+    if (rules := stored_path([trained.directory.path])) is not None and rules.exists():
+        lines.append(f"masks     without the rules of {rules}, which segkit applies after the network")
+    predict = f"nnUNetv2_predict_from_modelfolder -i IMAGES -o MASKS -m {shlex.quote(str(folder))} -f 0"
     lines.append(f"predict   {predict}{' --disable_tta' if plan.flip_axes else ''}")
     return lines

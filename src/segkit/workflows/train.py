@@ -187,7 +187,8 @@ class _Life:
                 started=self.ranks,
                 joined=(joined_world(), local_ranks()),
             )
-            device = device_text(self.device, self.threads, ranks=max(self.ranks, joined_world()))
+            ranks = max(self.ranks, joined_world())
+            device = device_text(self.device, self.threads, ranks=ranks)
             facts = start_facts(
                 config,
                 directory,
@@ -198,6 +199,7 @@ class _Life:
                 max_epochs=max_epochs,
                 point=self.point,
                 changes=self.changes,
+                ranks=ranks,
                 memory=memory,
                 weights=begun,
                 more_warnings=self.weights.warnings(prepared.roles) if self.weights else (),
