@@ -63,7 +63,7 @@ def warn_of_few_values(network: nn.Module, *, in_channels: int, batch_size: int,
         return []
     name, values = fewest
     return [
-        f"{name} normalises over the batch, and {batch_size} patches on a device leave it {values} values a channel: what "
-        "it learns of them will not hold in prediction; take a larger plan.patch_size or plan.batch_size, or a network "
-        "that normalises each sample by itself"
+        f"{name} normalises over the batch, and {batch_size} patches on a device leave it {values} values a channel: "
+        "what it learns of them will not hold in prediction; take a larger plan.patch_size or plan.batch_size, or a "
+        "network that normalises each sample by itself"
     ]
