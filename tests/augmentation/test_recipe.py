@@ -102,19 +102,19 @@ def test_everything_drawn_is_finite_and_of_the_right_shape(name: str, patch: tup
     assert not result.image.requires_grad
 
 
-def test_outside_valid_is_unchanged_after_a_thousand_recipes():
+def test_outside_valid_is_unchanged_after_hundreds_of_recipes():
     """Masked normalisation sets the outside to a value that the inside's statistics must not see, nor change."""
     intensity = Recipe(intensity=recipe("nnunet", **{k: 0.5 for k in ("probability", "channel_probability")}).intensity)
     size = (7, 8, 6)
     changed = 0
-    for first in range(0, 1000, 4):
+    for first in range(0, 400, 4):
         batch = make_batch(size, channels=2, first=first)
         result = intensity(batch, patch_size=size, seed=5, flip_axes=())
         outside = ~batch.valid.expand_as(batch.image)
         assert torch.equal(result.image[outside], batch.image[outside])
         assert result.image.isfinite().all()
         changed += sum(not torch.equal(a, b) for a, b in zip(result.image, batch.image, strict=True))
-    assert changed > 950
+    assert changed > 380
 
 
 @pytest.mark.parametrize("patch", [(10, 11, 12), (4, 14, 13), (15, 16)], ids=str)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from segkit.configuration import compose, config_dir
+from segkit.configuration import compose, composition, config_dir
+from segkit.configuration import tree as tree_module
 from segkit.errors import UsageError
 
 
@@ -22,6 +24,26 @@ def test_the_result_is_plain_and_resolved():
 def test_it_works_twice_and_leaves_no_hydra_behind():
     assert compose("train", ["seed=3"]) == compose("train", ["seed=3"])
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_what_a_caller_does_to_the_result_is_his_own():
+    first = compose("train", ["debug=fast"])
+    expected = json.dumps(first)
+    first["plan"]["name"], first["loss"] = "changed", None
+    assert json.dumps(compose("train", ["debug=fast"])) == expected
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path, monkeypatch):
+    tree = tmp_path / "configs"
+    shutil.copytree(config_dir(), tree)
+    for module in (composition, tree_module):
+        monkeypatch.setattr(module, "config_dir", lambda: tree)
+    assert compose("train")["seed"] == 0
+    file = tree / "train.yaml"
+    text = file.read_text()
+    assert text.count("\nseed: 0") == 1
+    file.write_text(text.replace("\nseed: 0", "\nseed: 12"))
+    assert compose("train")["seed"] == 12
 
 
 def test_a_hydra_that_is_running_goes_on(tmp_path):

@@ -6,6 +6,7 @@ A new file is tested by being there.
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ def test_every_schedule_is_built(choice: str) -> None:
     assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
 
 
-def names_in_code() -> set[str]:
+@cache
+def names_in_code() -> frozenset[str]:
     """Names, attributes, arguments and whole strings of the package, docstrings and `configuration` left out."""
     found: set[str] = set()
     package = Path(segkit.__file__).parent
@@ -171,7 +173,7 @@ def names_in_code() -> set[str]:
                     found.add(text)
                 case ast.arg(arg=name) | ast.keyword(arg=str(name)) | ast.Attribute(attr=name) | ast.Name(id=name):
                     found.add(name)
-    return found
+    return frozenset(found)
 
 
 def plain_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -53,7 +53,11 @@ def test_the_stored_number_of_steps_makes_the_same_run_again(run_config, end_sta
 def test_what_does_not_fit_is_refused_before_it_is_timed(run_config, monkeypatch):
     monkeypatch.setattr(rehearsal, "rehearse", None)  # would be called to time it
     with pytest.raises(OutOfMemory, match="Training would not fit"):
-        run(run_config("large", "trainer.budget=10m", "plan.batch_size=1000000", *WITHOUT_LENGTH))
+        run(
+            run_config(
+                "large", "trainer.budget=10m", "trainer.check_memory=true", "plan.batch_size=1000000", *WITHOUT_LENGTH
+            )
+        )
 
 
 def test_a_resumed_run_is_not_timed_again(run_config, stop_after, monkeypatch, end_state, asked):

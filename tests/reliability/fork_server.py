@@ -79,7 +79,8 @@ def _warm_up() -> None:
     from segkit.configuration import compose
     from segkit.reporting.curves import Series, curves_png
 
-    compose("train", [])
+    for overrides in ([], ["debug=fast"]):
+        compose("train", overrides)
     curves_png({key: Series([1, 2], [1, 1], [1.0, 0.5]) for key in ("train/loss", "val/score", "val/dice", "lr")})
 
 

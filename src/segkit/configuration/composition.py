@@ -5,9 +5,11 @@ checked. Hydra's global state is put aside and put back, so that a notebook, ano
 call in the same process is not disturbed.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +149,27 @@ def _is_hydras(key: str, multirun: bool) -> bool:
 def _compose_files(
     name: str, groups: Sequence[str], roots: Sequence[Path]
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """The files of the chosen groups, interpolations as written, and the choice in each group."""
+    """The files of the chosen groups, interpolations as written, and the choice in each group; the caller's own."""
+    if tuple(roots) != (config_dir(),):  # what a user's files come to may depend on anything, the environment for one
+        return _by_hydra(name, groups, roots)
+    files = sorted(path for level in ("*.yaml", "*/*.yaml") for path in roots[0].glob(level))
+    versions = tuple((str(path), (found := path.stat()).st_mtime_ns, found.st_size) for path in files)
+    plain, choices = _known(name, tuple(groups), tuple(roots), versions)
+    return copy.deepcopy(plain), dict(choices)
+
+
+@lru_cache(maxsize=64)
+def _known(
+    name: str,
+    groups: tuple[str, ...],
+    roots: tuple[Path, ...],
+    versions: tuple[tuple[str, int, int], ...],  # noqa: ARG001  path, change and bytes of each file
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Of segkit's own files, once for each choice of groups: 0.15 s of a composition's 0.17 are Hydra's."""
+    return _by_hydra(name, groups, roots)
+
+
+def _by_hydra(name: str, groups: Sequence[str], roots: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str | None]]:
     further = ",".join(f"'file://{root}'" for root in roots[1:])
     search = [f"hydra.searchpath=[{further}]"] if further else []
     with own_hydra(), initialize_config_dir(str(roots[0]), version_base="1.3", job_name="segkit"):

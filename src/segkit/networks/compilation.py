@@ -18,11 +18,13 @@ from segkit.errors import SegkitError
 Forward: TypeAlias = Callable[[Tensor], Tensor | list[Tensor]]
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-TOLERANCE = {"bf16-mixed": 0.1, "16-mixed": 0.02, "32-true": 1e-3}
-"""Largest relative distance ||compiled - eager|| / ||eager||, of the logits and of all gradients as one vector.
+TOLERANCE = {"bf16-mixed": (0.1, 0.1), "16-mixed": (0.02, 0.02), "32-true": (1e-3, 1e-2)}
+"""Largest relative distance ||compiled - eager|| / ||eager|| of the logits, and of all gradients as one vector.
 
 Fused kernels round fewer times, so the compiled form is no further from the exact numbers than the eager one; two
-roundings of bfloat16 (2^-9 each) through twenty layers differ by a few per cent in the gradients."""
+roundings of bfloat16 (2^-9 each) through twenty layers differ by a few per cent in the gradients. In float32 what
+differs is the slope of the few activations that a rounding takes from one side of zero to the other: on images of 17 x
+28 x 30 the gradients of seven networks were up to 1e-3 from those in double precision, most of them below 1e-5."""
 
 COMPILE_SECONDS = {"cpu": 100.0, "cuda": 100.0}
 """What compiling costs. cpu: U-Nets of 16.5 M and of 1.4 M parameters in 3D, forward and backward, took 87 to 185 s on
@@ -114,11 +116,12 @@ def compile_network(
     seconds = time.monotonic() - start
     distances = [_distance(a, b) for a, b in zip(fused, eager, strict=True)]
     # Written so that a distance that is no number is too far.
-    if not max(distances) <= TOLERANCE[precision]:
-        logits, gradients = distances
+    limits = TOLERANCE[precision]
+    if not all(distance <= limit for distance, limit in zip(distances, limits, strict=True)):
+        (logits, gradients), (most, most_of_gradients) = distances, limits
         reason = (
             f"the compiled network computes something else: logits differ by {logits:.2g}, gradients by "
-            f"{gradients:.2g} of their size, where {TOLERANCE[precision]:g} is rounding in {precision}"
+            f"{gradients:.2g} of their size, where {most:g} and {most_of_gradients:g} are rounding in {precision}"
         )
         return Compilation(network, False, reason, seconds)
 
@@ -139,8 +142,9 @@ def _trial(forward: Forward, example: Tensor, precision: str) -> tuple[Tensor, T
         outputs = forward(example)
     levels = [outputs] if isinstance(outputs, Tensor) else outputs
     logits = torch.cat([level.float().flatten() for level in levels])
-    # Incommensurable with the grid: no symmetry hides a shift.
-    weight = torch.sin(torch.arange(len(logits), device=logits.device, dtype=torch.float32) * 0.7391)
+    # Incommensurable with the grid: no symmetry hides a shift. Of one sign: the voxels' parts of a gradient add up, so
+    # that one of them whose activation was rounded to the other side of zero is a small part of it.
+    weight = 1 + torch.sin(torch.arange(len(logits), device=logits.device, dtype=torch.float32) * 0.7391)
     ((logits * weight).sum() / len(logits)).backward()  # type: ignore[no-untyped-call]
     gradients = [parameter.grad.float().flatten() for parameter in parameters if parameter.grad is not None]
     return logits.detach(), torch.cat(gradients)

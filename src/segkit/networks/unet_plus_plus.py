@@ -15,6 +15,7 @@ two classes and four heads.
 from collections.abc import Sequence
 
 from monai.networks.nets import basic_unetplusplus
+from monai.networks.nets.basic_unet import UpCat
 from torch import Tensor, nn
 
 from segkit.networks.monai_adapter import MonaiNetwork, halved_levels, supervised_heads
@@ -53,6 +54,10 @@ class UNetPlusPlus(MonaiNetwork):
             features=tuple(features[0] * width for width in _WIDTHS),
             deep_supervision=True,
         )
+        for part in network.modules():
+            if isinstance(part, UpCat):
+                # Whole multiples of the strides come in: nothing is left to pad, and torch 2.13 does not compile it.
+                part.is_pad = False
         for depth in range(1, _LEVELS - heads):
             setattr(network, f"final_conv_0_{depth}", nn.Identity())
         super().__init__(
