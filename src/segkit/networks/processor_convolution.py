@@ -11,7 +11,9 @@ result has the type that the convolution would have had.
 **Single samples in float32.** One image whose C D H are at most 20480 (32 channels of 24^3, say) torch 2.13 convolves
 by a kernel of its own that first copies every patch to a column: 41 ms against the 10 ms of oneDNN, which it takes for
 two such images. A validation or a prediction of small images meets that in most layers of a small network. Without a
-gradient oneDNN is called here; the sums of the two differ by rounding.
+gradient oneDNN is called here; the sums of the two differ by rounding. On two cores a U-Net of 0.3 M parameters took
+0.020 s instead of 0.090 s for a tile of 32^3, one of 1.4 M 0.075 s instead of 0.121 s for 40 x 56 x 40, and one of
+5.6 M the same time, as most of its maps are larger.
 """
 
 import math

@@ -154,22 +154,23 @@ def make_plan(
 def _tile_batch(device: str, precision: str, batch_size: int, dimensions: int) -> tuple[int, str]:
     """Tiles a pass, and why.
 
-    A processor is busy with one tile in 3D, and more of them leave its cache. In float32 it takes two: for a single one
-    torch leaves small feature maps to a slow convolution of its own. Seconds an image with 1, 2, 4 and 7 tiles a pass,
-    two cores:
+    A processor is busy with one tile in 3D, and more of them leave its cache; in float32 two are as fast or a little
+    faster. Seconds an image with 1, 2, 4 and 7 tiles a pass in bfloat16, a tile with 1, 2 and 4 in float32, two cores
+    each, of two processors:
 
-        bfloat16   64x64x64, 16.5 M parameters    3.47   3.78   4.73   4.69
-        bfloat16   40x56x40,  5.6 M               1.77   1.89   1.91   2.31
-        float32    40x56x40,  5.6 M               4.97   4.80   5.45   5.98
-        float32    40x56x40,  1.4 M               2.95   1.15   1.44   2.15
-        bfloat16   256x256,   1.3 M               0.39   0.35   0.34   0.32
+        bfloat16   64x64x64, 16.5 M parameters    3.47    3.78    4.73    4.69
+        bfloat16   40x56x40,  5.6 M               1.77    1.89    1.91    2.31
+        bfloat16   256x256,   1.3 M               0.39    0.35    0.34    0.32
+        float32    40x56x40,  5.6 M               0.213   0.200   0.251
+        float32    40x56x40,  1.4 M               0.075   0.067   0.069
+        float32    32x32x32,  0.3 M               0.020   0.023   0.026
     """
     if device != "cpu":
         return min(batch_size, 16), "what fits in training fits in inference"
     if dimensions == 2:
         return min(batch_size, 4), "some tiles keep a processor busy"
     if precision == "32-true":
-        return min(batch_size, 2), "torch convolves two tiles faster than one, and more leave the cache"
+        return min(batch_size, 2), "two tiles are as fast as one or a little faster, and more leave the cache"
     return 1, "one tile keeps a processor busy"
 
 
