@@ -70,8 +70,10 @@ class InteractiveCrossAttention(nn.Module):
     def voxel_weights(self, skip: Float[Tensor, "B C *S"]) -> Float[Tensor, "B 1 *S"]:
         """What the skip says of each voxel, between 0 and 1."""
         reduced = self.reduce(skip)
-        # Not amax: its gradient goes where the features equal the maximum, and compiled code, which computes the
-        # features anew for it, finds them unequal in the last digit and loses the gradient (torch 2.13).
-        largest = reduced.max(1, keepdim=True).values
-        found = torch.cat((reduced.mean(1, keepdim=True), largest), 1)
+        if (
+            reduced.shape[1] == 1
+        ):  # both are the channel itself; torch 2.13 compiles a maximum over one to a wrong gradient
+            found = torch.cat((reduced, reduced), 1)
+        else:
+            found = torch.cat((reduced.mean(1, keepdim=True), reduced.amax(1, keepdim=True)), 1)
         return torch.sigmoid(self.locate(found))
