@@ -154,8 +154,8 @@ def make_plan(
 def _tile_batch(device: str, precision: str, batch_size: int, dimensions: int) -> tuple[int, str]:
     """Tiles a pass, and why.
 
-    A processor is busy with one tile in 3D, and more of them leave its cache; in float32 two are as fast or a little
-    faster. Seconds an image with 1, 2, 4 and 7 tiles a pass in bfloat16, a tile with 1, 2 and 4 in float32, two cores
+    A processor is busy with one tile in 3D, and more of them leave its cache; in float32 one and two are about equally
+    fast. Seconds an image with 1, 2, 4 and 7 tiles a pass in bfloat16, a tile with 1, 2 and 4 in float32, two cores
     each, of two processors:
 
         bfloat16   64x64x64, 16.5 M parameters    3.47    3.78    4.73    4.69
