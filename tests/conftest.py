@@ -3,14 +3,32 @@
 import json
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+SOURCES = Path(__file__).parents[1] / "src"
+
+
+def modules_with_shapes() -> list[str]:
+    """Modules of segkit that annotate shapes, with jaxtyping's types or with an alias of one."""
+    texts = {file: file.read_text() for file in sorted(SOURCES.rglob("*.py"))}
+    alias = re.compile(r"^(\w+)(?:: TypeAlias)? = .*\b(?:Bool|Float|Int|Num|Shaped)\[", flags=re.MULTILINE)
+    names = sorted(set().union(*map(alias.findall, texts.values())))
+    shapes = re.compile(rf"import jaxtyping|from jaxtyping|(: |-> |\[|\| )({'|'.join(names)})\b")
+    return [".".join(file.relative_to(SOURCES).with_suffix("").parts) for file in texts if shapes.search(texts[file])]
+
+
+# Annotated shapes become assertions, in those modules alone: checking the others as well, which mypy does, would make
+# the imports of a test process half as long again, and each training a fifth longer.
+jaxtyping.install_import_hook(modules_with_shapes(), "beartype.beartype")
 
 # Two workers of a test run, or a DataLoader beside a test, would otherwise fight for the cores.
 torch.set_num_threads(1)

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
 
+from segkit.ops.one_hot import one_hot
 from segkit.types import Target
 
 
@@ -52,3 +54,11 @@ def test_the_number_of_instances_goes_down_the_levels_and_to_the_device():
 def test_the_same_grid_is_the_same_target():
     here = target((4, 6))
     assert here.at_level((4, 6)) is here
+
+
+def test_a_shape_that_is_not_the_annotated_one_fails_a_test():
+    """Annotations of shapes are assertions here (`tests/conftest.py`)."""
+    with pytest.raises(jaxtyping.TypeCheckError, match=r"Expected type: .*B 1 \*S"):
+        replace(target((4, 4)), label=torch.zeros(2, 2, 4, 4, dtype=torch.int16))
+    with pytest.raises(jaxtyping.TypeCheckError, match=r"Expected type: .*B 1 \*S"):
+        one_hot(torch.zeros(1, 4, 4), 2)

@@ -27,6 +27,7 @@ _PRELOAD = (
     "segkit.workflows.evaluate",
     "segkit.workflows.predict",
     "matplotlib.backends.backend_agg",
+    "monai",  # and with it MLflow: seconds for each child that measures surfaces or is tracked
 )
 
 

@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "MPLBACKEND": "agg",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow comes with MLflow; a server with threads cannot fork
     "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }
 
