@@ -134,8 +134,13 @@ def test_order_does_not_matter_and_json_is_clean():
 def test_what_is_printed_and_stored_names_the_unit_of_the_images():
     settings = DetailSettings(tolerance_mm=2.0, lesion=LesionSettings(min_mm3=3.0))
     found = details(pairs())
-    for unit, length, sizes in (("mm", "2 mm", "mm^3"), ("pixel", "2 pixels", "pixels")):
-        of = summarise_details(found, LABELS, settings, unit=unit)
+    for unit, dimensions, length, sizes in (
+        ("mm", 3, "2 mm", "mm^3"),
+        ("mm", 2, "2 mm", "mm^2"),
+        ("pixel", 2, "2 pixels", "pixels"),
+    ):
+        of = summarise_details(found, LABELS, settings, unit=unit, dimensions=dimensions)
+        assert of.to_dict()["size_unit"] == sizes
         assert of.rules["surface_tolerances"] == f"lesion {length}"
         assert f"NSD within {length};" in of.rules["surface_elements"]
         assert f"sizes in {sizes}," in of.rules["lesions"]

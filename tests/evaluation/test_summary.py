@@ -39,11 +39,14 @@ def test_numbers_by_hand():
     assert summary.score == pytest.approx(np.mean(list(summary.per_case_score.values())))
 
 
-@pytest.mark.parametrize(("unit", "size"), [("mm", "mm^3"), ("pixel", "pixels")])
-def test_the_smallest_lesion_of_a_photograph_is_told_in_pixels(unit, size):
+@pytest.mark.parametrize(
+    ("unit", "dimensions", "size"),
+    [("mm", 3, "mm^3"), ("mm", 2, "mm^2"), ("pixel", 2, "pixels"), ("pixel", 3, "pixels")],
+)
+def test_the_smallest_lesion_is_told_in_the_unit_of_sizes(unit, dimensions, size):
     """Under score.level=lesion the voxel summary carries the rule; by voxel it has none."""
     settings = EvaluationSettings(CompositeSettings(level="lesion"), LesionSettings(min_mm3=3.0))
-    rules = summarise([], LABELS, settings, unit=unit).to_dict()["rules"]
+    rules = summarise([], LABELS, settings, unit=unit, dimensions=dimensions).to_dict()["rules"]
     assert rules["lesion"] == settings.lesion.rule(size)
     assert f"and 3 {size};" in rules["lesion"]
     assert "lesion" not in summarise([], LABELS, EvaluationSettings(), unit=unit).to_dict()["rules"]

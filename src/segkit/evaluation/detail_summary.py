@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from segkit.evaluation.detail import ClassDetail, DetailSettings
-from segkit.metrics.lesion import size_unit
 from segkit.metrics.lesion_detection import PANOPTIC_IOU, Detection, are_lesions, share_by_size
 from segkit.metrics.overlap import overlap
 from segkit.metrics.surface import length_text
 from segkit.metrics.uncertainty import Interval, finite_or_none, mean_interval
+from segkit.ops.connected_components import size_unit
 from segkit.types import Labels
 
 LESION_METRICS = ("f1", "recall", "precision", "panoptic_quality", "component_dice")
@@ -144,15 +144,21 @@ class DetailSummary:
     lesions: tuple[LesionSummary, ...]
     settings: DetailSettings
     unit: str
+    dimensions: int = 3
+
+    @property
+    def size_unit(self) -> str:
+        """Of sizes of lesions: mm^3, mm^2 or pixels."""
+        return size_unit(self.unit, self.dimensions)
 
     @property
     def rules(self) -> dict[str, str]:
         """The rules in words, by topic: what two evaluations must share to be compared."""
         tolerances = (f"{one.name} {length_text(one.tolerance_mm, self.unit)}" for one in self.surfaces)
-        return {topic: rule.format(size_unit=size_unit(self.unit)) for topic, rule in RULES.items()} | {
+        return {topic: rule.format(size_unit=self.size_unit) for topic, rule in RULES.items()} | {
             "surface_elements": self.settings.surface("").rule(self.unit),
             "surface_tolerances": ", ".join(tolerances),
-            "lesion_matching": self.settings.lesion.rule(size_unit(self.unit)),
+            "lesion_matching": self.settings.lesion.rule(self.size_unit),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,6 +168,7 @@ class DetailSummary:
             "volume": {one.name: one.to_dict() for one in self.volumes},
             "lesions": {one.name: one.to_dict() for one in self.lesions},
             "unit": self.unit,
+            "size_unit": self.size_unit,
             "detail_settings": self.settings.to_dict(),
         }
 
@@ -192,11 +199,11 @@ class DetailSummary:
             cells = "".join(f"{_cell(one.by_case[metric]):<22}" for metric in LESION_METRICS[:4])
             found = f"{one.counts['found']} of {one.counts['reference']}"
             yield f"{one.name:<{width}}  {cells}{found:<14}{one.counts['invented']:<5}  {one.by_case['f1'].n}"
-        yield self.settings.lesion.rule(size_unit(self.unit))
+        yield self.settings.lesion.rule(self.size_unit)
 
 
 def summarise_details(
-    details: Sequence[ClassDetail], labels: Labels, settings: DetailSettings, *, unit: str
+    details: Sequence[ClassDetail], labels: Labels, settings: DetailSettings, *, unit: str, dimensions: int = 3
 ) -> DetailSummary:
     """Numbers of a set of cases.
 
@@ -205,6 +212,7 @@ def summarise_details(
         labels: Class names.
         settings: Those the cases were measured with.
         unit: Of the distances.
+        dimensions: Axes of the masks.
     """
     ordered = sorted(details, key=lambda one: one.case_id)
     by_class = [[one for one in ordered if one.class_index == k] for k in range(1, labels.num_classes)]
@@ -215,6 +223,7 @@ def summarise_details(
         lesions=tuple(_lesion_summary(name, rows, settings) for name, rows in named),
         settings=settings,
         unit=unit,
+        dimensions=dimensions,
     )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from segkit.evaluation.case import CaseResult
 from segkit.evaluation.settings import EvaluationSettings
 from segkit.metrics.composite import ClassCounts, Composite, composite_score
-from segkit.metrics.lesion import size_unit
 from segkit.metrics.overlap import METRICS, overlap
 from segkit.metrics.uncertainty import MIN_GROUPS, Interval, finite_or_none, macro_interval, mean_interval
+from segkit.ops.connected_components import size_unit
 from segkit.types import Labels
 
 RULES = {
@@ -69,6 +69,7 @@ class Summary:
         settings: How they were scored.
         names: Class names by index, background first.
         unit: Of lengths: "mm" or "pixel".
+        dimensions: Axes of the masks.
     """
 
     composite: Composite
@@ -79,6 +80,7 @@ class Summary:
     settings: EvaluationSettings
     names: tuple[str, ...]
     unit: str = "mm"
+    dimensions: int = 3
 
     @property
     def score(self) -> float:
@@ -127,7 +129,7 @@ class Summary:
         }
 
     def _lesion_rule(self) -> dict[str, str]:
-        rule = self.settings.lesion.rule(size_unit(self.unit))
+        rule = self.settings.lesion.rule(size_unit(self.unit, self.dimensions))
         return {"lesion": rule} if self.settings.composite.level == "lesion" else {}
 
     def table(self) -> Iterator[str]:
@@ -154,7 +156,12 @@ class Summary:
 
 
 def summarise(
-    results: Sequence[CaseResult], labels: Labels, settings: EvaluationSettings, *, unit: str = "mm"
+    results: Sequence[CaseResult],
+    labels: Labels,
+    settings: EvaluationSettings,
+    *,
+    unit: str = "mm",
+    dimensions: int = 3,
 ) -> Summary:
     """Numbers of a set of cases.
 
@@ -163,6 +170,7 @@ def summarise(
         labels: Class names.
         settings: Those the cases were scored with.
         unit: Of lengths: "mm", or "pixel" where the files know no mm.
+        dimensions: Axes of the masks.
     """
     results = sorted(results, key=lambda result: result.case_id)
     rows = [row for result in results for row in result.rows]
@@ -186,6 +194,7 @@ def summarise(
         settings=settings,
         names=labels.names,
         unit=unit,
+        dimensions=dimensions,
     )
 
 

@@ -120,11 +120,6 @@ def fill_holes(
     return filled
 
 
-def size_unit(unit: Literal["mm", "pixel"], dimensions: int) -> str:
-    """What sizes are counted in: mm^3, mm^2, or pixels where the files know no mm."""
-    return f"mm^{dimensions}" if unit == "mm" else "pixels"
-
-
 @dataclass(frozen=True)
 class ClassRule:
     """What is done to one class.

@@ -16,11 +16,6 @@ from segkit.ops.connected_components import connected_components, voxels_of_volu
 from segkit.types import Spacing
 
 
-def size_unit(unit: str) -> str:
-    """What sizes of lesions are counted in, by the unit of lengths ("mm" or "pixel"): `mm^3` or `pixels`."""
-    return "pixels" if unit == "pixel" else "mm^3"
-
-
 @dataclass(frozen=True)
 class LesionSettings:
     """What counts as found.
@@ -41,7 +36,7 @@ class LesionSettings:
         """The matching rule in words.
 
         Args:
-            size_unit: Of `min_mm3`: mm^3, or pixels where the files know no mm.
+            size_unit: Of `min_mm3`, see `segkit.ops.connected_components.size_unit`.
         """
         size = f"at least {self.min_voxels} voxels" + (f" and {self.min_mm3:g} {size_unit}" if self.min_mm3 else "")
         overlap = f"IoU >= {self.min_iou:g}" if self.min_iou else "any shared voxel"

@@ -34,6 +34,16 @@ def connected_components(
     return ids.astype(np.int32, copy=False), int(count)
 
 
+def size_unit(unit: str, dimensions: int) -> str:
+    """What sizes of components are counted in: mm^3, mm^2, or pixels where the files know no mm.
+
+    Args:
+        unit: Of lengths: "mm" or "pixel".
+        dimensions: Axes of the masks.
+    """
+    return "pixels" if unit == "pixel" else f"mm^{dimensions}"
+
+
 def voxels_of_volume(volume: float, spacing: Spacing) -> int:
     """Voxels of the smallest component that is at least this large: ceil(V / voxel).
 

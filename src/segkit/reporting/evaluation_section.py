@@ -10,9 +10,9 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 
 from segkit.evaluation.comparison_files import COMPARISON, compared_rows
-from segkit.metrics.lesion import size_unit
 from segkit.metrics.lesion_detection import are_lesions
 from segkit.metrics.surface import length_text
+from segkit.ops.connected_components import size_unit
 from segkit.reporting.html import paragraph, picture, section, table
 from segkit.reporting.pictures import Pictures, drawn_cases
 from segkit.runs.files import read_json
@@ -264,7 +264,7 @@ def _lesions(summary: Mapping[str, Any]) -> Iterator[str]:
     lesions = summary.get("lesions") or {}
     if not any(are_lesions(of["counts"]["reference"], of["f1"]["n"]) for of in lesions.values()):
         return  # organs: one piece a case
-    size = size_unit(str(summary.get("unit", "mm")))
+    size = summary.get("size_unit") or size_unit(str(summary.get("unit", "mm")), 3)
     yield paragraph("Lesions (separate pieces of a class), mean over the cases that have any.")
     yield table(
         ("class", "F1", "recall", "precision", "PQ", "component Dice", "found", "invented", "split", "merged"),

@@ -72,15 +72,19 @@ def evaluate_folders(config: Mapping[str, Any]) -> Summary:
     results: list[CaseResult] = []
     details: list[ClassDetail] = []
     units: set[str] = set()
+    axes: set[int] = set()
     for number, case in enumerate(cases, start=1):
         masks = _read(case, labels)
         units.add(masks.geometry.unit)
+        axes.add(len(masks.geometry.native_shape))
         results.append(_count(case, masks, labels, settings))
         details += _measure(case, masks, labels, detail)
         print(f"[{number}/{len(cases)}] {case.case_id}", flush=True)
     unit = "pixel" if units == {"pixel"} else "mm"
     files = {case.case_id: (_reference(case), case.images[0]) for case in cases}
-    numbers = numbers_of(results, details, labels, settings=settings, detail=detail, unit=unit, files=files)
+    numbers = numbers_of(
+        results, details, labels, settings=settings, detail=detail, unit=unit, dimensions=max(axes), files=files
+    )
     write_cases(output, numbers)
     facts = {"label": LABEL, "predictions": str(predictions), "reference": str(reference)}
     write_numbers(output, numbers, facts=facts)

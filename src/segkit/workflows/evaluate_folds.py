@@ -60,9 +60,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
         present(run, trust=config.get("trust", False))
         print()
     _require_one_experiment(folds)
-    plain, *others = (
-        _pooled(rows, unit=folds[0].trained.plan.unit) for rows in zip(*(fold.rows for fold in folds), strict=True)
-    )
+    plain, *others = (_pooled(rows) for rows in zip(*(fold.rows for fold in folds), strict=True))
     numbers = plain.numbers
     seen = sorted({case for fold in folds for case in fold.facts["seen_cases"]})
     label = SEEN if seen else "out of fold"
@@ -86,7 +84,7 @@ def evaluate_folds(config: Mapping[str, Any], runs: Sequence[Path]) -> Summary:
     return numbers.summary
 
 
-def _pooled(rows: Sequence[Row], *, unit: str) -> Row:
+def _pooled(rows: Sequence[Row]) -> Row:
     """One row of every fold, as if one model had made them all."""
     first = rows[0]
     numbers = numbers_of(
@@ -95,7 +93,8 @@ def _pooled(rows: Sequence[Row], *, unit: str) -> Row:
         first.numbers.labels,
         settings=first.numbers.summary.settings,
         detail=None if first.numbers.detail is None else first.numbers.detail.settings,
-        unit=unit,
+        unit=first.numbers.summary.unit,
+        dimensions=first.numbers.summary.dimensions,
         files={case: pair for row in rows for case, pair in row.numbers.files.items()},
     )
     return Row(first.name, numbers, _shared(rows), tuple(case for row in rows for case in row.seen))

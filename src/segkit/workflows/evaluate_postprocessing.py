@@ -13,7 +13,7 @@ from segkit.errors import DataError, UsageError
 from segkit.evaluation.native import Average
 from segkit.evaluation.postprocessing_fit import PostProcessingFit
 from segkit.evaluation.prediction_regions import Regions
-from segkit.inference.postprocessing import size_unit
+from segkit.ops.connected_components import size_unit
 from segkit.runs.postprocessing import FILE, HOW_TO_FIT, StoredPostProcessing, fit_command
 from segkit.workflows.fitting_postprocessing import fit_postprocessing
 from segkit.workflows.loading import TrainedRun, models_of

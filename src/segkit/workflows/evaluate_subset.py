@@ -99,6 +99,7 @@ def evaluate_subset(config: Mapping[str, Any], members: Members, *, output: Path
                 settings=variant.settings,
                 detail=detail,
                 unit=first.plan.unit,
+                dimensions=first.plan.dimensions,
                 files={case.case_id: (_label(case), mask_of(output, variant.name, case)) for case in cases},
             ),
             variant.facts,

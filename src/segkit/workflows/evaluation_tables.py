@@ -61,6 +61,7 @@ def numbers_of(
     settings: EvaluationSettings,
     detail: DetailSettings | None,
     unit: str,
+    dimensions: int,
     files: Mapping[str, tuple[Path, Path]],
 ) -> Numbers:
     """Take the cases together.
@@ -72,10 +73,14 @@ def numbers_of(
         settings: Those the cases were counted with.
         detail: Those they were measured with; None where they were not.
         unit: Of the distances.
+        dimensions: Axes of the masks.
         files: By case, its reference and its prediction.
     """
-    more = None if detail is None else summarise_details(details, labels, detail, unit=unit)
-    return Numbers(results, details, labels, summarise(results, labels, settings, unit=unit), more, files)
+    summary = summarise(results, labels, settings, unit=unit, dimensions=dimensions)
+    if detail is None:
+        return Numbers(results, details, labels, summary, None, files)
+    more = summarise_details(details, labels, detail, unit=unit, dimensions=dimensions)
+    return Numbers(results, details, labels, summary, more, files)
 
 
 def detail_settings(config: Mapping[str, Any], lesion: LesionSettings, labels: Labels) -> DetailSettings | None:

@@ -11,7 +11,8 @@ from segkit.data.layouts import image_cases
 from segkit.data.readers import mask_name, read
 from segkit.errors import DataError, UsageError
 from segkit.evaluation.native import Average
-from segkit.inference.postprocessing import PostProcessing, size_unit
+from segkit.inference.postprocessing import PostProcessing
+from segkit.ops.connected_components import size_unit
 from segkit.ops.freed_memory import give_back_freed_memory, keep_freed_memory
 from segkit.runs.files import atomic_write, read_json, write_json
 from segkit.runs.leftovers import sweep_abandoned
