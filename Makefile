@@ -49,10 +49,11 @@ demo: $(STAMP)  ## Train on the sample data, evaluate on the test people, print 
 	@echo "  in MLflow    make ui, then http://127.0.0.1:$(PORT)"
 	@echo "  own data     $(BIN)/python -m segkit.train data.root=/my/dataset"
 
-# Those that watch the clock of processes that they kill come last, apart from those that fill both cores.
+# Those that fork processes, or watch the clock of processes that they kill, come last: apart from those that fill both
+# cores, and with one server to fork from for each worker.
 test: $(STAMP)  ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and not alone" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and alone" tests/reliability -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu and not browser and alone" tests/reliability -n 2 --dist worksteal
 
 test-all: $(STAMP)  ## All tests; what the machine lacks is skipped with a reason
 	$(BIN)/python -m pytest

@@ -16,6 +16,8 @@ from tests.reliability.processes import leftovers, until
 from segkit.data.entries import damage
 from segkit.runs.files import sha256
 
+pytestmark = pytest.mark.alone
+
 CPU = ("trainer.accelerator=cpu", "trainer.threads=1")
 
 

@@ -2,8 +2,11 @@
 
 import itertools
 
+import pytest
 from tests.reliability.fork_server import verb
 from tests.reliability.test_r01_kill import fingerprint
+
+pytestmark = pytest.mark.alone
 
 FAST = [(1, False, "warm"), (2, True, "cold")]
 FULL = list(itertools.product((0, 1, 2), (True, False), ("cold", "warm")))

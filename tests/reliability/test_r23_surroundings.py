@@ -23,6 +23,8 @@ from tests.reliability.fork_server import verb
 
 from segkit.errors import ExitCode
 
+pytestmark = pytest.mark.alone
+
 ODD = "a b=c 'q' \"d\" $HOME {x} ü中"
 
 
