@@ -40,7 +40,7 @@ def details(pairs):
 
 
 def summary(pairs):
-    return summarise_details(details(pairs), LABELS, SETTINGS, unit="mm")
+    return summarise_details(details(pairs), LABELS, SETTINGS, unit="mm", dimensions=2)
 
 
 def pairs(number=7):
@@ -123,7 +123,9 @@ def test_pooled_counts_are_sums():
 
 def test_order_does_not_matter_and_json_is_clean():
     found = details(pairs())
-    forwards, backwards = (summarise_details(d, LABELS, SETTINGS, unit="mm") for d in (found, found[::-1]))
+    forwards, backwards = (
+        summarise_details(d, LABELS, SETTINGS, unit="mm", dimensions=2) for d in (found, found[::-1])
+    )
     assert forwards.to_dict() == backwards.to_dict()
     empty = np.zeros((24, 24), dtype=np.int16)
     for record in (forwards.to_dict(), summary([(empty, blobs(1))]).to_dict(), summary([(empty, empty)]).to_dict()):
@@ -151,7 +153,9 @@ def test_what_is_printed_and_stored_names_the_unit_of_the_images():
         if unit == "pixel":
             assert " mm" not in "\n".join([*lines, *of.rules.values()])
     two = DetailSettings(tolerances={"lesion": 1.0})
-    assert "NSD within 1 pixel; " in "\n".join(summarise_details(found, LABELS, two, unit="pixel").table())
+    assert "NSD within 1 pixel; " in "\n".join(
+        summarise_details(found, LABELS, two, unit="pixel", dimensions=2).table()
+    )
 
 
 def test_the_table_shows_what_was_missed_and_lesions_where_a_case_has_several():

@@ -117,7 +117,7 @@ def test_no_mean_improves_as_predictions_are_taken_away(tmp_path):
             rows = count_masks(guess, truth, num_classes=3, settings=EvaluationSettings(), **told)
             results.append(CaseResult(name, name, rows))
             details += detail_case(guess, truth, labels=labels, settings=DetailSettings(), **told)
-        detail = summarise_details(details, labels, DetailSettings(), unit="mm")
+        detail = summarise_details(details, labels, DetailSettings(), unit="mm", dimensions=2)
         path = tmp_path / "summary.json"
         write_summary(path, summarise(results, labels, EvaluationSettings()), detail=detail)
         after = dict(every_mean(json.loads(path.read_text())))

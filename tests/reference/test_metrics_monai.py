@@ -196,7 +196,7 @@ def test_a_missed_structure_stays_in_our_mean_and_leaves_theirs():
             settings=DetailSettings(),
         )
     ]
-    surface = summarise_details(details, labels, DetailSettings(), unit="mm").surfaces[0]
+    surface = summarise_details(details, labels, DetailSettings(), unit="mm", dimensions=3).surfaces[0]
     diagonal = math.hypot(*(n * s for n, s in zip(missed.reference.shape, missed.spacing, strict=True)))
     assert surface.hd95.mean == pytest.approx((6 + diagonal) / 2)
     assert (surface.missed, surface.hd95.n, surface.hd95_where_both.n) == (1, 2, 1)

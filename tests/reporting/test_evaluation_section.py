@@ -42,7 +42,7 @@ def evaluated(folder, *, instances=False, unit="mm"):
         rows = count_masks(guess, truth, **given, num_classes=2, settings=settings)
         results.append(CaseResult(given["case_id"], given["group"], rows))
         details += detail_case(guess, truth, **given, labels=LABELS, settings=detail, instances=ids)
-    more = summarise_details(details, LABELS, detail, unit=unit)
+    more = summarise_details(details, LABELS, detail, unit=unit, dimensions=2)
     write_per_case(folder / "per_case.csv", results, LABELS, details=details)
     write_summary(folder / "summary.json", summarise(results, LABELS, settings), facts={"label": "test"}, detail=more)
     return json.loads((folder / "summary.json").read_text())

@@ -144,7 +144,7 @@ class DetailSummary:
     lesions: tuple[LesionSummary, ...]
     settings: DetailSettings
     unit: str
-    dimensions: int = 3
+    dimensions: int
 
     @property
     def size_unit(self) -> str:
@@ -203,7 +203,7 @@ class DetailSummary:
 
 
 def summarise_details(
-    details: Sequence[ClassDetail], labels: Labels, settings: DetailSettings, *, unit: str, dimensions: int = 3
+    details: Sequence[ClassDetail], labels: Labels, settings: DetailSettings, *, unit: str, dimensions: int
 ) -> DetailSummary:
     """Numbers of a set of cases.
 
